@@ -1,0 +1,206 @@
+//! Slices in alternation, and what may be concluded from them.
+//!
+//! Which cache lines are near changes from minute to minute on a shared or virtual machine, so no
+//! absolute figure is worth much. Every figure here is a ratio of a slice to the slices of its rival
+//! right before and right after it, and belongs to the regime that the line floor showed around it.
+
+use super::{Options, Pair};
+
+/// How far apart the two CPUs seem to be, told by the line floor's round trip.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Regime {
+    /// Below 70 ns: two threads of one core.
+    Siblings,
+    /// 70 to 200 ns: neighbours on one chip.
+    Near,
+    /// Above 200 ns: different chiplets or sockets.
+    Far,
+}
+
+impl Regime {
+    const ALL: [Regime; 3] = [Regime::Siblings, Regime::Near, Regime::Far];
+
+    fn of(line: f64) -> Self {
+        match line {
+            ..70.0 => Regime::Siblings,
+            ..=200.0 => Regime::Near,
+            _ => Regime::Far,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        ["siblings", "near", "far"][self as usize]
+    }
+}
+
+/// What a row's ratio says.
+#[derive(Clone, Copy)]
+pub enum Measure {
+    /// Our time ÷ theirs: small is good, the target is a ceiling.
+    Time,
+    /// Our rate ÷ theirs: large is good, the target is what must be reached.
+    Rate,
+}
+
+/// One row of the report: a contender against another.
+pub struct Row {
+    /// Whose slices are looked at; a row with a target is a bar of this name.
+    pub name: &'static str,
+    /// The contender whose slices are the other side of the ratio.
+    pub against: &'static str,
+    /// What the ratio says.
+    pub measure: Measure,
+    /// The bar to clear among siblings, near and far.
+    pub target: Option<[f64; 3]>,
+}
+
+/// The contenders, and the journal of their slices in the order they were run.
+pub struct Contest {
+    pairs: Vec<Pair>,
+    journal: Vec<(&'static str, f64)>,
+}
+
+impl Contest {
+    /// Gathers contenders; one of them must be called `line`.
+    pub fn new(pairs: Vec<Pair>) -> Self {
+        assert!(pairs.iter().any(|pair| pair.name == "line"));
+        Contest {
+            pairs,
+            journal: Vec::new(),
+        }
+    }
+
+    /// Goes through `cycle` again and again, and closes with its first two, so that everything has a
+    /// rival before and after it.
+    pub fn run(&mut self, cycle: &[&'static str], options: &Options) {
+        for pair in &mut self.pairs {
+            pair.calibrate(options.slice);
+        }
+        let rounds = cycle.iter().cycle().take(cycle.len() * options.rounds);
+        for &name in rounds.chain(&cycle[..2]) {
+            let pair = self.pairs.iter_mut().find(|pair| pair.name == name);
+            let (each, _) = pair
+                .expect("the cycle names contenders")
+                .slice(options.slice);
+            self.journal.push((name, each));
+        }
+    }
+
+    /// Ends all pairs, then prints a table for each regime that occurred and a line for each bar.
+    pub fn report(self, rows: &[Row]) {
+        self.pairs.into_iter().for_each(Pair::finish);
+        let journal = Journal(self.journal);
+        let mut bars = Vec::new();
+        for regime in Regime::ALL {
+            let floors: Vec<f64> = journal.times_of("line", regime);
+            if floors.is_empty() {
+                continue;
+            }
+            let [q1, median, q3] = quartiles(floors);
+            println!(
+                "\n{}: line {median:.1} ns (quartiles {q1:.1}, {q3:.1})",
+                regime.name()
+            );
+            println!(
+                "  {:18}{:>9}{:>9}{:>8}{:>8}{:>8}{:>8}  ratio is",
+                "", "ns each", "M/s", "ratio", "q1", "q3", "slices"
+            );
+            for row in rows {
+                let ratios = journal.ratios(row, regime);
+                if ratios.is_empty() {
+                    continue;
+                }
+                let slices = ratios.len();
+                let [_, each, _] = quartiles(journal.times_of(row.name, regime));
+                let [q1, ratio, q3] = quartiles(ratios);
+                println!(
+                    "  {:18}{each:>9.1}{:>9.2}{ratio:>8.2}{q1:>8.2}{q3:>8.2}{slices:>8}  {} {}",
+                    row.name,
+                    1e3 / each,
+                    match row.measure {
+                        Measure::Time => "time ÷",
+                        Measure::Rate => "rate ÷",
+                    },
+                    row.against,
+                );
+                let Some(target) = row.target.map(|targets| targets[regime as usize]) else {
+                    continue;
+                };
+                let reached = match row.measure {
+                    Measure::Time => ratio <= target,
+                    Measure::Rate => ratio >= target,
+                };
+                bars.push(format!(
+                    "bar {}/{} {ratio:.2} {q1:.2} {q3:.2} target {target} {}",
+                    row.name,
+                    regime.name(),
+                    if reached { "ok" } else { "short" },
+                ));
+            }
+        }
+        let unsteady = (0..journal.0.len())
+            .filter(|&at| journal.regime(at).is_none())
+            .count();
+        println!(
+            "\n{unsteady} of {} slices left out: the floor changed around them",
+            journal.0.len()
+        );
+        bars.iter().for_each(|bar| println!("{bar}"));
+    }
+}
+
+struct Journal(Vec<(&'static str, f64)>);
+
+impl Journal {
+    /// The slices of `name` next before and next after the one at `at`.
+    fn around(&self, at: usize, name: &str) -> Option<(f64, f64)> {
+        let is_it = |slice: &&(&str, f64)| slice.0 == name;
+        let before = self.0[..at].iter().rev().find(is_it);
+        let after = self.0[at + 1..].iter().find(is_it);
+        Some((before?.1, after?.1))
+    }
+
+    /// The regime of the slice at `at`, unless the floor before and after it disagree.
+    fn regime(&self, at: usize) -> Option<Regime> {
+        if self.0[at].0 == "line" {
+            return Some(Regime::of(self.0[at].1));
+        }
+        let (before, after) = self.around(at, "line")?;
+        let steady = before.max(after) < 1.5 * before.min(after);
+        (steady && Regime::of(before) == Regime::of(after)).then_some(Regime::of(before))
+    }
+
+    /// Where the slices of `name` are that ran in this regime.
+    fn places(&self, name: &str, regime: Regime) -> impl Iterator<Item = usize> {
+        (0..self.0.len()).filter(move |&at| self.0[at].0 == name && self.regime(at) == Some(regime))
+    }
+
+    fn times_of(&self, name: &str, regime: Regime) -> Vec<f64> {
+        self.places(name, regime).map(|at| self.0[at].1).collect()
+    }
+
+    fn ratios(&self, row: &Row, regime: Regime) -> Vec<f64> {
+        let ratio = |at: usize| {
+            let (before, after) = self.around(at, row.against)?;
+            let theirs = (before + after) / 2.0;
+            Some(match row.measure {
+                Measure::Time => self.0[at].1 / theirs,
+                Measure::Rate => theirs / self.0[at].1,
+            })
+        };
+        self.places(row.name, regime).filter_map(ratio).collect()
+    }
+}
+
+/// First quartile, median, third quartile of at least one value.
+fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [0.25, 0.5, 0.75].map(|part| {
+        let place = part * (values.len() - 1) as f64;
+        let (low, high) = (
+            values[place.floor() as usize],
+            values[place.ceil() as usize],
+        );
+        low + (high - low) * place.fract()
+    })
+}

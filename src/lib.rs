@@ -1,0 +1,66 @@
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)]
+#![cfg_attr(loom, allow(dead_code))]
+
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little"
+)))]
+compile_error!("ringport needs Linux on a 64-bit little-endian processor");
+
+// In the order in which a message travels. Under loom only what it can model is built.
+mod barrier;
+#[cfg(not(loom))]
+mod channel;
+#[cfg(not(loom))]
+mod doorbell;
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod handle;
+#[cfg(not(loom))]
+mod message;
+#[cfg(not(loom))]
+mod port;
+#[cfg(not(loom))]
+mod post;
+#[cfg(not(loom))]
+mod receive;
+#[cfg(not(loom))]
+mod reserve;
+mod ring;
+#[cfg(not(loom))]
+mod segment;
+#[cfg(not(loom))]
+mod stats;
+mod sync;
+#[cfg(not(loom))]
+mod wait;
+#[cfg(not(loom))]
+mod worker;
+
+pub use barrier::Barrier;
+#[cfg(not(loom))]
+pub use {
+    barrier::set_barrier,
+    channel::{ChannelOptions, MessageChannel},
+    error::{
+        Cause, CloseReason, DataError, ImportError, ImportFault, NewError, PostError, RecvError,
+        ReserveError, SpawnError,
+    },
+    handle::PortHandle,
+    message::{
+        Message, MessageEvent, MessageSerializer, MessageValidator, OwnedMessageEvent, RecordWriter,
+    },
+    port::MessagePort,
+    receive::Iter,
+    reserve::{Batch, Slot},
+    stats::Stats,
+    wait::{Armed, Interest, WaitStrategy},
+    worker::{Worker, parent_port},
+};
+
+/// The serialisation library whose archives messages are; derive its traits on what you post.
+#[cfg(not(loom))]
+pub use rkyv;

@@ -1,0 +1,319 @@
+//! What a message is, on its way out and when it has come: rkyv's bounds under one name, the event and
+//! its bytes, the pool the copies live in.
+#![allow(unsafe_code)]
+
+use crate::error::{Cause, DataError, PostError};
+use crate::port::MessagePort;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::marker::PhantomData;
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::{Error, Strategy};
+use rkyv::ser::allocator::{Arena, ArenaHandle};
+use rkyv::ser::sharing::Share;
+use rkyv::ser::{Positional, Writer};
+use rkyv::util::AlignedVec;
+use rkyv::validation::Validator;
+use rkyv::validation::archive::ArchiveValidator;
+use rkyv::validation::shared::SharedValidator;
+use rkyv::{Archive, Portable, Serialize};
+
+/// What rkyv serialises a message with.
+pub type MessageSerializer<'w> =
+    Strategy<rkyv::ser::Serializer<RecordWriter<'w>, ArenaHandle<'w>, Share>, Error>;
+
+/// What rkyv validates a message with.
+pub type MessageValidator<'a> = Strategy<Validator<ArchiveValidator<'a>, SharedValidator>, Error>;
+
+/// A type that can be posted: any that derives rkyv's `Archive` and `Serialize`.
+///
+/// Implemented for all of them; there is nothing to write. The archive must not want an alignment of
+/// more than 16 bytes. Posting checks that of the type itself; of something deeper inside, such as the
+/// elements of a vector, only the receiver's validation sees it.
+pub trait Message:
+    Archive<Archived: Portable + for<'a> CheckBytes<MessageValidator<'a>>>
+    + for<'w> Serialize<MessageSerializer<'w>>
+{
+}
+
+impl<T> Message for T where
+    T: Archive<Archived: Portable + for<'a> CheckBytes<MessageValidator<'a>>>
+        + for<'w> Serialize<MessageSerializer<'w>>
+{
+}
+
+/// Archives deeper than this many pointers are refused: each level takes stack to validate.
+const DEEPEST: NonZeroUsize = NonZeroUsize::new(128).unwrap();
+
+/// Writes an archive straight into a ring.
+///
+/// What does not fit is counted and not written, so that the length needed is known at the end.
+pub struct RecordWriter<'w> {
+    start: NonNull<u8>,
+    room: usize,
+    written: usize,
+    ring: PhantomData<&'w MessagePort>,
+}
+
+impl Positional for RecordWriter<'_> {
+    #[inline]
+    fn pos(&self) -> usize {
+        self.written
+    }
+}
+
+impl<E> Writer<E> for RecordWriter<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), E> {
+        let end = self.written.saturating_add(bytes.len());
+        if end <= self.room {
+            // SAFETY: `archive` was given `room` writable bytes from `start` on.
+            unsafe {
+                self.start
+                    .add(self.written)
+                    .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+            }
+        }
+        self.written = end;
+        Ok(())
+    }
+}
+
+/// The serialiser's scratch memory, kept from post to post.
+#[derive(Default)]
+pub(crate) struct Scratch(Cell<Option<Arena>>);
+
+/// Serialises `value` to `start` and says how long its archive is. More than `room` bytes were not
+/// written.
+///
+/// # Safety
+///
+/// `start` points to `room` bytes that this thread may write and nobody reads, aligned to 16.
+pub(crate) unsafe fn archive<T: Message>(
+    value: &T,
+    start: NonNull<u8>,
+    room: usize,
+    scratch: &Scratch,
+) -> Result<usize, PostError> {
+    let mut arena = scratch.0.take().unwrap_or_default();
+    let writer = RecordWriter {
+        start,
+        room,
+        written: 0,
+        ring: PhantomData,
+    };
+    let mut serializer = rkyv::ser::Serializer::new(writer, arena.acquire(), Share::new());
+    let result = rkyv::api::serialize_using(value, &mut serializer);
+    let written = serializer.into_writer().written;
+    scratch.0.set(Some(arena));
+    match result {
+        Ok(_) => Ok(written),
+        Err(error) => Err(PostError::Serialize(cause(error))),
+    }
+}
+
+fn cause(error: Error) -> Cause {
+    Box::new(error)
+}
+
+fn access<T: Message>(bytes: &[u8]) -> Result<&T::Archived, DataError> {
+    let archive = ArchiveValidator::with_max_depth(bytes, Some(DEEPEST));
+    let mut validator = Validator::new(archive, SharedValidator::new());
+    rkyv::api::access_with_context::<T::Archived, _, Error>(bytes, &mut validator).map_err(
+        |error| DataError::Invalid {
+            type_name: core::any::type_name::<T>(),
+            len: bytes.len(),
+            source: cause(error),
+        },
+    )
+}
+
+/// A private copy of a message, aligned to what any slot can ask for.
+type Buffer = AlignedVec<128>;
+
+/// Buffers for copies, at most four, none larger than a message of this port can be.
+#[derive(Default)]
+pub(crate) struct Pool(RefCell<Vec<Buffer>>);
+
+impl Pool {
+    const MOST: usize = 4;
+
+    /// A buffer with room for `len` bytes, its length zero.
+    #[inline]
+    pub(crate) fn take(&self, len: usize) -> Buffer {
+        let mut buffer = self.0.borrow_mut().pop().unwrap_or_default();
+        buffer.clear();
+        if buffer.capacity() < len {
+            buffer.reserve(len);
+        }
+        buffer
+    }
+
+    #[inline]
+    fn put_back(&self, buffer: Buffer) {
+        let mut buffers = self.0.borrow_mut();
+        if buffers.len() < Pool::MOST {
+            buffers.push(buffer);
+        }
+    }
+}
+
+/// A message that has arrived.
+///
+/// By default it shows a private copy. On a port that [trusts its peer](MessagePort::trust_peer) it
+/// shows the ring itself; the room goes back to the poster when the event is dropped.
+pub struct MessageEvent<'p> {
+    port: &'p MessagePort,
+    body: Body,
+}
+
+enum Body {
+    Copied(Buffer),
+    InPlace {
+        bytes: NonNull<[u8]>,
+        position: u64,
+    },
+    /// Given away by `into_owned`.
+    Gone,
+}
+
+impl<'p> MessageEvent<'p> {
+    #[inline]
+    pub(crate) fn copied(port: &'p MessagePort, buffer: Buffer) -> MessageEvent<'p> {
+        MessageEvent {
+            port,
+            body: Body::Copied(buffer),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `bytes` are those of the record at `position`, which is held, and nobody writes to them until
+    /// it is put back.
+    #[inline]
+    pub(crate) unsafe fn in_place(
+        port: &'p MessagePort,
+        bytes: NonNull<[u8]>,
+        position: u64,
+    ) -> MessageEvent<'p> {
+        MessageEvent {
+            port,
+            body: Body::InPlace { bytes, position },
+        }
+    }
+
+    /// The message's bytes, aligned to 16.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.body {
+            Body::Copied(buffer) => buffer,
+            // SAFETY: `in_place` was promised that these bytes stay as they are until this is dropped.
+            Body::InPlace { bytes, .. } => unsafe { bytes.as_ref() },
+            Body::Gone => &[],
+        }
+    }
+
+    /// The message's length in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// Whether the message has no bytes. It is a message all the same.
+    pub fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+
+    /// Whether this shows the ring itself and not a copy.
+    pub fn is_in_place(&self) -> bool {
+        matches!(self.body, Body::InPlace { .. })
+    }
+
+    /// The message as an archive of `T`, validated.
+    ///
+    /// Validation proves that the bytes are *an* archive of `T`, not that the poster meant one: post
+    /// an enum when a port carries more than one type.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Invalid`] when it is none. The message stays as it is; another type may be tried.
+    #[inline]
+    pub fn data<T: Message>(&self) -> Result<&T::Archived, DataError> {
+        access::<T>(self.bytes())
+    }
+
+    /// The message apart from its port: it can be kept, and sent to another thread. A copied message
+    /// (the default) is not copied again.
+    pub fn into_owned(mut self) -> OwnedMessageEvent {
+        let buffer = match core::mem::replace(&mut self.body, Body::Gone) {
+            Body::Copied(buffer) => buffer,
+            body => {
+                self.body = body;
+                let mut buffer = Buffer::new();
+                buffer.extend_from_slice(self.bytes());
+                buffer
+            }
+        };
+        OwnedMessageEvent { buffer }
+    }
+}
+
+impl Drop for MessageEvent<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        match core::mem::replace(&mut self.body, Body::Gone) {
+            Body::Copied(buffer) => self.port.pool.put_back(buffer),
+            Body::InPlace { position, .. } => self.port.put_back(position),
+            Body::Gone => {}
+        }
+    }
+}
+
+impl fmt::Debug for MessageEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageEvent")
+            .field("len", &self.len())
+            .field("in_place", &self.is_in_place())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message apart from its port.
+pub struct OwnedMessageEvent {
+    buffer: Buffer,
+}
+
+impl OwnedMessageEvent {
+    /// The message's bytes, aligned to 16.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// The message's length in bytes.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether the message has no bytes. It is a message all the same.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// The message as an archive of `T`, validated: see [`MessageEvent::data`].
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Invalid`] when it is none.
+    pub fn data<T: Message>(&self) -> Result<&T::Archived, DataError> {
+        access::<T>(self.bytes())
+    }
+}
+
+impl fmt::Debug for OwnedMessageEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedMessageEvent")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,204 @@
+//! The taking half of a ring: look for a header, check it, hand the record out, give its room back.
+
+use super::layout::{Endpoint, RECORD_HEADER, RecordHeader, parse_header, record_size};
+use super::{Corrupt, Geometry, Memory, Shared};
+use crate::sync::Ordering;
+use core::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+/// A published record, checked to lie inside the ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    position: u64,
+    end: u64,
+    /// Offset of the payload in the ring.
+    pub(crate) payload: usize,
+    /// Bytes of payload.
+    pub(crate) len: usize,
+}
+
+/// A record handed out in place.
+struct Held {
+    position: u64,
+    returned: bool,
+}
+
+pub(crate) struct Consumer {
+    ring: Geometry,
+    memory: Memory,
+    own: Shared<Endpoint>,
+    /// The next record's position. What lies before it was handed out.
+    taken: Cell<u64>,
+    /// Records handed out in place, oldest first. Room goes back up to the oldest not yet returned.
+    held: RefCell<VecDeque<Held>>,
+    /// Whether `held` is empty, without borrowing it.
+    holding: Cell<bool>,
+}
+
+impl Consumer {
+    /// Continues at `read`, which the caller has checked.
+    pub(crate) fn new(memory: Memory, own: Shared<Endpoint>, read: u64) -> Consumer {
+        Consumer {
+            ring: Geometry::new(memory.len()),
+            memory,
+            own,
+            taken: Cell::new(read),
+            held: RefCell::new(VecDeque::new()),
+            holding: Cell::new(false),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    #[inline(always)]
+    pub(crate) fn ring(&self) -> Geometry {
+        self.ring
+    }
+
+    /// The position of the next record to take.
+    pub(crate) fn position(&self) -> u64 {
+        self.taken.get()
+    }
+
+    /// The next record, if one is published. Looking does not take it.
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> Result<Option<Record>, Corrupt> {
+        loop {
+            let position = self.taken.get();
+            let offset = self.ring.offset(position);
+            // ORDERING: Acquire pairs with the Release in `Producer::publish`: the payload, and the
+            // zero after the record, are seen with the header.
+            // PEER: any value is possible; `parse_header` and `check` look at every bit of this one copy.
+            let word = self.memory.word(offset).load(Ordering::Acquire);
+            if word == 0 {
+                return Ok(None);
+            }
+            match parse_header(word) {
+                Some(RecordHeader::Message { len, pad }) => {
+                    return self.check(position, offset, len, pad).map(Some);
+                }
+                Some(RecordHeader::Wrap) if offset != RECORD_HEADER => self.follow_wrap(position),
+                _ => return Err(Corrupt),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn check(
+        &self,
+        position: u64,
+        offset: usize,
+        len: usize,
+        pad: usize,
+    ) -> Result<Record, Corrupt> {
+        let size = record_size(len, pad);
+        if size > self.ring.max_record() || offset + size > self.ring.capacity() {
+            return Err(Corrupt);
+        }
+        Ok(Record {
+            position,
+            end: position.wrapping_add(size as u64),
+            payload: offset + RECORD_HEADER + pad,
+            len,
+        })
+    }
+
+    /// Takes a WRAP, and gives its room back at once unless an older record is still held.
+    #[cold]
+    fn follow_wrap(&self, position: u64) {
+        self.taken.set(self.ring.next_lap(position));
+        self.give_back();
+    }
+
+    /// Takes a record whose bytes were copied out.
+    #[inline(always)]
+    pub(crate) fn take(&self, record: &Record) {
+        self.taken.set(record.end);
+        self.give_back();
+    }
+
+    /// Takes a record that stays in place until [`put_back`](Consumer::put_back).
+    pub(crate) fn hold(&self, record: &Record) {
+        self.taken.set(record.end);
+        self.holding.set(true);
+        self.held.borrow_mut().push_back(Held {
+            position: record.position,
+            returned: false,
+        });
+    }
+
+    /// Ends the use of the record at `position` in place.
+    pub(crate) fn put_back(&self, position: u64) {
+        let mut held = self.held.borrow_mut();
+        match held.front() {
+            Some(oldest) if oldest.position == position => {
+                held.pop_front();
+                while held.front().is_some_and(|held| held.returned) {
+                    held.pop_front();
+                }
+                self.holding.set(!held.is_empty());
+                drop(held);
+                self.give_back();
+            }
+            _ => {
+                let behind = |held: &Held| held.position.wrapping_sub(position) as i64;
+                if let Ok(at) = held.binary_search_by_key(&0, behind) {
+                    held[at].returned = true;
+                }
+            }
+        }
+    }
+
+    /// Tells the producer up to where it may write again.
+    #[inline(always)]
+    fn give_back(&self) {
+        if self.holding.get() {
+            self.give_back_held();
+        } else {
+            self.store_read_position(self.taken.get());
+        }
+    }
+
+    #[cold]
+    fn give_back_held(&self) {
+        if let Some(oldest) = self.held.borrow().front() {
+            self.store_read_position(oldest.position);
+        }
+    }
+
+    #[inline(always)]
+    fn store_read_position(&self, position: u64) {
+        // ORDERING: Release pairs with the Acquire in `Producer::make_room`: our reads of the records
+        // before this position are over when the producer writes there.
+        self.own
+            .taking
+            .read_position
+            .store(position, Ordering::Release);
+    }
+
+    /// Gives all room back, also that of records held in place and never returned.
+    pub(crate) fn abandon_held(&self) {
+        self.held.borrow_mut().clear();
+        self.holding.set(false);
+        self.give_back();
+    }
+
+    /// Whether the room given back so far reaches `target`, a read position.
+    pub(crate) fn room_reaches(&self, target: u64) -> bool {
+        let given = match self.held.borrow().front() {
+            Some(oldest) => oldest.position,
+            None => self.taken.get(),
+        };
+        given.wrapping_sub(target) as i64 >= 0
+    }
+}
+
+impl Record {
+    /// Where the record stands in the ring.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+}

@@ -1,0 +1,316 @@
+//! The posting half of a ring: find a place, fill it, publish it.
+//!
+//! Whatever is under way (a slot, a batch, a serialisation) is a [`Draft`]: records whose headers may
+//! already stand in the ring, except the first one. Publishing the first publishes all of them;
+//! dropping the draft publishes nothing and leaves no trace, since the word at the write position
+//! is still zero.
+
+use super::layout::{Endpoint, RECORD_ALIGN, RECORD_HEADER, WRAP, message_header, record_size};
+use super::{Corrupt, Geometry, Memory, Shared};
+use crate::sync::Ordering;
+use core::cell::Cell;
+
+/// Why there is no place for a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// No room now; there will be.
+    Full,
+    /// There never will be.
+    TooLarge,
+    Corrupt,
+}
+
+impl From<Corrupt> for Refused {
+    fn from(Corrupt: Corrupt) -> Refused {
+        Refused::Corrupt
+    }
+}
+
+/// Where one record goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Position of the header.
+    position: u64,
+    /// The same, as an offset into the ring.
+    pub(super) offset: usize,
+    /// Bytes between header and payload.
+    pub(super) pad: usize,
+    len: usize,
+}
+
+impl Place {
+    #[inline(always)]
+    pub(super) fn at(position: u64, offset: usize, len: usize, align: usize) -> Place {
+        let pad = (offset + RECORD_HEADER).wrapping_neg() & (align - 1);
+        Place {
+            position,
+            offset,
+            pad,
+            len,
+        }
+    }
+
+    /// Offset of the payload.
+    #[inline(always)]
+    pub(crate) fn payload(&self) -> usize {
+        self.offset + RECORD_HEADER + self.pad
+    }
+
+    /// Bytes of payload.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The position after the record.
+    #[inline(always)]
+    fn end(&self) -> u64 {
+        self.position
+            .wrapping_add(record_size(self.len, self.pad) as u64)
+    }
+
+    /// The same place for a payload of no more than the length it was made for.
+    #[inline(always)]
+    pub(crate) fn shortened(self, len: usize) -> Place {
+        debug_assert!(len <= self.len);
+        Place { len, ..self }
+    }
+}
+
+/// Records that are written and not yet published.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    start: u64,
+    cursor: u64,
+    /// The header that belongs at `start`; zero as long as there is none.
+    first: u64,
+}
+
+impl Draft {
+    /// Where the next record goes.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+}
+
+pub(crate) struct Producer {
+    ring: Geometry,
+    memory: Memory,
+    own: Shared<Endpoint>,
+    peer: Shared<Endpoint>,
+    /// The next record's position.
+    write: Cell<u64>,
+    /// The peer's read position as last seen, plus the capacity: nothing may be written from here on.
+    limit: Cell<u64>,
+    /// Zeroed ahead up to this position.
+    zeroed: Cell<u64>,
+    /// What the last post that found no room would have needed: the end of its record.
+    wanted: Cell<u64>,
+    /// Size of the last draft published, in bytes.
+    last_size: Cell<usize>,
+}
+
+impl Producer {
+    /// Continues at `write`, with the peer's read position at `read`: both checked by the caller.
+    pub(crate) fn new(
+        memory: Memory,
+        own: Shared<Endpoint>,
+        peer: Shared<Endpoint>,
+        write: u64,
+        read: u64,
+    ) -> Producer {
+        let ring = Geometry::new(memory.len());
+        Producer {
+            ring,
+            own,
+            peer,
+            write: Cell::new(write),
+            limit: Cell::new(read.wrapping_add(ring.capacity() as u64)),
+            zeroed: Cell::new(write),
+            wanted: Cell::new(write),
+            last_size: Cell::new(0),
+            memory,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn ring(&self) -> Geometry {
+        self.ring
+    }
+
+    #[inline(always)]
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Begins a draft at the write position. One at a time: the port sees to that.
+    #[inline(always)]
+    pub(crate) fn draft(&self) -> Draft {
+        let start = self.write.get();
+        Draft {
+            start,
+            cursor: start,
+            first: 0,
+        }
+    }
+
+    /// Finds room for a record after `cursor`.
+    #[inline(always)]
+    pub(crate) fn place(&self, cursor: u64, len: usize, align: usize) -> Result<Place, Refused> {
+        if len > self.ring.max_len(align) {
+            return Err(Refused::TooLarge);
+        }
+        let place = self.ring.place(cursor, len, align);
+        if self.free_from(place.end()) < RECORD_HEADER as i64 {
+            self.make_room(place.end())?;
+        }
+        Ok(place)
+    }
+
+    /// The same for a payload whose length shows only in the writing: the place that takes at least
+    /// `at_least` bytes, and as many more as there is room for.
+    pub(crate) fn open_place(&self, cursor: u64, at_least: usize) -> Result<Place, Refused> {
+        let place = self.place(cursor, at_least, RECORD_ALIGN)?;
+        let contiguous = self.ring.capacity() - RECORD_HEADER - place.offset;
+        let free = self.free_from(place.position).max(0) as usize - RECORD_HEADER;
+        let size = contiguous.min(free).min(self.ring.max_record()) & !(RECORD_ALIGN - 1);
+        Ok(Place {
+            len: at_least.max(size.saturating_sub(RECORD_HEADER)),
+            ..place
+        })
+    }
+
+    /// Bytes from `position` to where writing must stop; negative if it lies beyond.
+    #[inline(always)]
+    fn free_from(&self, position: u64) -> i64 {
+        self.limit.get().wrapping_sub(position) as i64
+    }
+
+    /// Looks how far the consumer is by now.
+    #[cold]
+    fn make_room(&self, end: u64) -> Result<(), Refused> {
+        let cached = self.limit.get().wrapping_sub(self.ring.capacity() as u64);
+        // ORDERING: Acquire pairs with the consumer's Release in `Consumer::give_back`: its reads of
+        // the records are over before we write there again.
+        // PEER: any value is possible; it must be a record's position between the last one seen and ours.
+        let read = self.peer.taking.read_position.load(Ordering::Acquire);
+        let forward = read.wrapping_sub(cached);
+        if read % RECORD_ALIGN as u64 != RECORD_HEADER as u64
+            || forward > self.write.get().wrapping_sub(cached)
+        {
+            return Err(Refused::Corrupt);
+        }
+        self.limit
+            .set(read.wrapping_add(self.ring.capacity() as u64));
+        if self.free_from(end) < RECORD_HEADER as i64 {
+            self.wanted.set(end);
+            return Err(Refused::Full);
+        }
+        Ok(())
+    }
+
+    /// Bytes free as last seen, and bytes that the last refused post needed.
+    pub(crate) fn shortage(&self) -> (usize, usize) {
+        let free = self.free_from(self.write.get()).max(0) as usize;
+        let needed = self.wanted.get().wrapping_sub(self.write.get()) as usize + RECORD_HEADER;
+        (free, needed)
+    }
+
+    /// Says in the segment from which read position on this side wants to be rung: when what was
+    /// refused fits, and at least a quarter of the ring is free, so that a slow consumer does not
+    /// wake its producer for every message. Never beyond the write position.
+    pub(crate) fn store_room_target(&self) {
+        let capacity = self.ring.capacity() as u64;
+        let fits = self
+            .wanted
+            .get()
+            .wrapping_add(RECORD_HEADER as u64)
+            .wrapping_sub(capacity);
+        let quarter = self.write.get().wrapping_sub(capacity - capacity / 4);
+        let ahead = fits.wrapping_sub(quarter) as i64;
+        let target = if ahead > 0 { fits } else { quarter };
+        // Relaxed, because arming's read-modify-write of the state word orders it.
+        self.own
+            .posting
+            .room_target
+            .store(target, Ordering::Relaxed);
+    }
+
+    /// Adds a filled place to the draft.
+    #[inline(always)]
+    pub(crate) fn append(&self, draft: &mut Draft, place: &Place) {
+        if place.position != draft.cursor {
+            self.set_header(draft, draft.cursor, self.ring.offset(draft.cursor), WRAP);
+        }
+        let header = message_header(place.len, place.pad);
+        self.set_header(draft, place.position, place.offset, header);
+        draft.cursor = place.end();
+    }
+
+    #[inline(always)]
+    fn set_header(&self, draft: &mut Draft, position: u64, offset: usize, header: u64) {
+        if position == draft.start {
+            draft.first = header;
+        } else {
+            // Relaxed, because the consumer gets here only after the draft's first header.
+            self.memory.word(offset).store(header, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes all of the draft visible at once.
+    #[inline(always)]
+    pub(crate) fn publish(&self, draft: Draft) {
+        if draft.first == 0 {
+            return;
+        }
+        // Relaxed, because the Release below orders it: the invariant of the ring.
+        self.memory
+            .word(self.ring.offset(draft.cursor))
+            .store(0, Ordering::Relaxed);
+        // ORDERING: Release pairs with the Acquire in `Consumer::peek`; without it the consumer
+        // could see the header before the payload, or a stale word after the record.
+        self.memory
+            .word(self.ring.offset(draft.start))
+            .store(draft.first, Ordering::Release);
+        self.write.set(draft.cursor);
+        self.last_size
+            .set(draft.cursor.wrapping_sub(draft.start) as usize);
+        // Relaxed, because it only tells inspectors and the port's next holder.
+        self.own
+            .posting
+            .write_position
+            .store(draft.cursor, Ordering::Relaxed);
+    }
+
+    /// Zeroes ahead what the next post is about to write, so that its cache lines are here by then.
+    ///
+    /// For a side that is about to wait, with no draft open. The store that zeroes the word after a
+    /// record stands in front of the publishing one and misses; here nobody waits for it.
+    pub(crate) fn zero_ahead(&self) {
+        let write = self.write.get();
+        let ahead = self.last_size.get().max(256) as i64;
+        let until = write.wrapping_add(ahead.min(self.free_from(write)).max(0) as u64);
+        let zeroed = self.zeroed.get();
+        // `zeroed` may have fallen behind the write position, never ahead of `until` by a lap.
+        let from = if zeroed.wrapping_sub(write) as i64 > 0 {
+            zeroed
+        } else {
+            write
+        };
+        let len = until.wrapping_sub(from) as i64;
+        if len <= 0 {
+            return;
+        }
+        let (offset, len) = (self.ring.offset(from), len as usize);
+        let first = len.min(self.ring.capacity() - offset);
+        self.memory.zero(offset, first);
+        self.memory.zero(0, len - first);
+        self.zeroed.set(until);
+    }
+
+    /// Bytes posted and not yet taken, as the peer's word has it.
+    #[cfg(test)]
+    pub(crate) fn write_position(&self) -> u64 {
+        self.write.get()
+    }
+}

@@ -1,0 +1,418 @@
+//! The demonstration does what the README says: `examples/multimessage.rs`, run as a user runs it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+/// Longer than anything here takes on a busy machine: what is lost fails the test, it does not hang it.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The example's executable, beside this test's own, built first if `cargo test --test` left it out.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let test = std::env::current_exe().expect("the test's own path");
+        let profile_dir = test
+            .parent()
+            .and_then(Path::parent)
+            .expect("…/PROFILE/deps/test");
+        let program = profile_dir.join("examples/multimessage");
+        if is_stale(&program) {
+            build(profile_dir);
+        }
+        assert!(program.exists(), "cargo built no {}", program.display());
+        program
+    })
+}
+
+/// Whether the executable is missing or older than what it is made of.
+fn is_stale(program: &Path) -> bool {
+    let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+    let Ok(built) = modified(program) else {
+        return true;
+    };
+    let mut newest = SystemTime::UNIX_EPOCH;
+    let mut paths = vec![
+        PathBuf::from("examples/multimessage.rs"),
+        PathBuf::from("src"),
+    ];
+    while let Some(path) = paths.pop() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        newest = newest.max(modified(&path).expect("a source of the example"));
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("a source folder");
+            paths.extend(entries.map(|entry| entry.expect("a source file").path()));
+        }
+    }
+    built < newest
+}
+
+fn build(profile_dir: &Path) {
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") => "dev",
+        Some(name) => name,
+        None => panic!("no profile in {}", profile_dir.display()),
+    };
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args([
+            "build",
+            "--example",
+            "multimessage",
+            "--profile",
+            profile,
+            "--target-dir",
+        ])
+        .arg(profile_dir.parent().expect("a target folder"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "building the example: {status}");
+}
+
+/// The lines of a stream, read by a thread of their own, so that waiting for one can have a limit and the
+/// program never waits for this test. Dropping them closes the stream, as `head -1` does, at the next line.
+struct Lines(Receiver<Vec<u8>>);
+
+impl Lines {
+    fn of(stream: impl Read + Send + 'static) -> Self {
+        let (lines, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            loop {
+                let mut line = Vec::new();
+                let len = stream
+                    .read_until(b'\n', &mut line)
+                    .expect("the program's output");
+                if len == 0 || lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The next line, without its newline; `None` at the end.
+    fn next(&self) -> Option<Vec<u8>> {
+        match self.0.recv_timeout(LIMIT) {
+            Ok(mut line) => {
+                assert_eq!(line.pop(), Some(b'\n'), "only whole lines are shown");
+                Some(line)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no line within {LIMIT:?}"),
+        }
+    }
+
+    fn rest(&self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.next()).collect()
+    }
+}
+
+/// One run of the demonstration.
+struct Page {
+    typing: Option<ChildStdin>,
+    output: Lines,
+    shown: Lines,
+    frame: i32,
+    page: i32,
+    ended: Receiver<ExitStatus>,
+    has_ended: bool,
+}
+
+impl Page {
+    fn start() -> Self {
+        let mut child: Child = Command::new(program())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the example starts");
+        let typing = child.stdin.take();
+        let output = Lines::of(child.stdout.take().expect("a pipe"));
+        let shown = Lines::of(child.stderr.take().expect("a pipe"));
+        let page = i32::try_from(child.id()).expect("a process id");
+        let (status, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let _ = status.send(child.wait().expect("the example's status"));
+        });
+
+        let first = shown
+            .next()
+            .map(|line| String::from_utf8_lossy(&line).into_owned());
+        let frame = first
+            .as_deref()
+            .and_then(|line| {
+                line.strip_prefix("multimessage: the frame is process ")?
+                    .parse()
+                    .ok()
+            })
+            .unwrap_or_else(|| panic!("the page names its frame first, not {first:?}"));
+        Self {
+            typing,
+            output,
+            shown,
+            frame,
+            page,
+            ended,
+            has_ended: false,
+        }
+    }
+
+    /// Runs with this input to the end: the status, the lines of standard output and of standard error.
+    fn run(input: &[u8]) -> (Option<i32>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let mut page = Page::start();
+        let mut typing = page.typing.take().expect("an input");
+        let input = input.to_vec();
+        let typist = thread::spawn(move || typing.write_all(&input));
+        let output = page.output.rest();
+        let shown = page.shown.rest();
+        let status = page.status();
+        typist
+            .join()
+            .expect("a typist")
+            .expect("the page takes all input");
+        (status.code(), output, shown)
+    }
+
+    fn type_line(&mut self, line: &str) {
+        let typing = self.typing.as_mut().expect("an input");
+        typing
+            .write_all(format!("{line}\n").as_bytes())
+            .expect("the page takes a line");
+    }
+
+    /// Types until nobody takes it any more.
+    fn type_for_ever(&mut self) -> thread::JoinHandle<()> {
+        let mut typing = self.typing.take().expect("an input");
+        thread::spawn(move || while typing.write_all(b"and another line\n").is_ok() {})
+    }
+
+    fn status(&mut self) -> ExitStatus {
+        let status = self.ended.recv_timeout(LIMIT).expect("the page ends");
+        self.has_ended = true;
+        status
+    }
+}
+
+impl Drop for Page {
+    /// A failed test leaves no process behind. (The frame ends when its page does.)
+    fn drop(&mut self) {
+        if !self.has_ended && self.ended.try_recv().is_err() {
+            kill(self.page);
+        }
+    }
+}
+
+fn kill(process: i32) {
+    // SAFETY: kill takes two integers and touches no memory of this process.
+    let result = unsafe { libc::kill(process, libc::SIGKILL) };
+    assert!(
+        result == 0 || thread::panicking(),
+        "killing process {process}"
+    );
+}
+
+fn answer(line: impl AsRef<[u8]>) -> Vec<u8> {
+    [b"Message received by IFrame: \"", line.as_ref(), b"\""].concat()
+}
+
+fn item(line: &str) -> Vec<u8> {
+    format!("• {line}").into_bytes()
+}
+
+fn assert_tells(shown: &[Vec<u8>], wanted: &str) {
+    let shown: Vec<_> = shown
+        .iter()
+        .map(|line| String::from_utf8_lossy(line))
+        .collect();
+    assert!(
+        shown.iter().any(|line| line.contains(wanted)),
+        "no {wanted:?} in {shown:?}"
+    );
+}
+
+#[test]
+fn two_lines_are_answered_and_listed_in_order() {
+    let (status, output, shown) = Page::run(b"hello\nworld\n");
+    assert_eq!(output, [answer("hello"), answer("world")]);
+    assert_eq!(shown, [item("hello"), item("world")]);
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn two_hundred_thousand_lines_arrive_complete_and_in_order() {
+    let lines: Vec<String> = (0..200_000)
+        .map(|number| format!("line {number}"))
+        .collect();
+    let (status, output, shown) = Page::run((lines.join("\n") + "\n").as_bytes());
+    assert_eq!((output.len(), shown.len()), (lines.len(), lines.len()));
+    for (number, line) in lines.iter().enumerate() {
+        assert!(
+            output[number] == answer(line),
+            "answer {number}: {:?}",
+            output[number]
+        );
+        assert!(
+            shown[number] == item(line),
+            "item {number}: {:?}",
+            shown[number]
+        );
+    }
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn no_input_is_no_error() {
+    let (status, output, shown) = Page::run(b"");
+    assert!(
+        output.is_empty() && shown.is_empty(),
+        "{output:?} {shown:?}"
+    );
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn an_empty_line_is_a_message() {
+    let (status, output, shown) = Page::run(b"\n\nx\n\n");
+    assert_eq!(output, [answer(""), answer(""), answer("x"), answer("")]);
+    assert_eq!(shown, [item(""), item(""), item("x"), item("")]);
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn a_last_line_without_a_newline_is_posted() {
+    let (status, output, _) = Page::run(b"hello\nworld");
+    assert_eq!(output, [answer("hello"), answer("world")]);
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn a_line_that_is_not_utf8_comes_back_as_it_was() {
+    let (status, output, shown) = Page::run(b"caf\xe9\n\xff\x00\xfe\n");
+    assert_eq!(output, [answer(b"caf\xe9"), answer(b"\xff\x00\xfe")]);
+    assert_eq!(shown, [item("caf\u{fffd}"), item("\u{fffd}\0\u{fffd}")]);
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn a_line_too_long_for_a_message_is_named_and_the_others_are_answered() {
+    let (status, output, shown) =
+        Page::run(&[b"before\n", &[b'x'; 100_000][..], b"\nafter\n"].concat());
+    assert_eq!(output, [answer("before"), answer("after")]);
+    assert_tells(&shown, "line 2 has 100000 bytes, a line may have at most ");
+    assert_eq!(status, Some(2));
+
+    // The size it names is the right one: such a line is answered, one byte more is too long.
+    let told = shown
+        .iter()
+        .map(|line| String::from_utf8_lossy(line))
+        .collect::<String>();
+    let longest = told
+        .split("at most ")
+        .nth(1)
+        .and_then(|rest| rest.split(':').next());
+    let longest: usize = longest
+        .and_then(|number| number.parse().ok())
+        .expect("a size");
+    let line = vec![b'y'; longest];
+    let (status, output, shown) = Page::run(&[&line[..], b"\n", &line, b"y\n", &line].concat());
+    assert!(
+        output == [answer(&line), answer(&line)],
+        "{} answers",
+        output.len()
+    );
+    assert_tells(&shown, &format!("line 2 has {} bytes", longest + 1));
+    assert_eq!(status, Some(2));
+}
+
+#[test]
+fn a_typed_line_is_answered_before_the_next_one_is_typed() {
+    let mut page = Page::start();
+    for number in 0..100 {
+        let line = format!("typed {number}");
+        page.type_line(&line);
+        assert_eq!(page.output.next(), Some(answer(&line)));
+        assert_eq!(page.shown.next(), Some(item(&line)));
+    }
+    page.typing = None;
+    assert_eq!(page.status().code(), Some(0));
+}
+
+#[test]
+fn a_page_that_waits_for_typing_notices_the_death_of_its_frame() {
+    let mut page = Page::start();
+    page.type_line("hello");
+    assert_eq!(page.output.next(), Some(answer("hello")));
+    kill(page.frame); // the input stays open: only the death can wake the page
+    assert_eq!(page.status().code(), Some(1));
+    assert_eq!(page.output.next(), None);
+    assert_tells(&page.shown.rest(), "the frame is gone");
+}
+
+#[test]
+fn a_busy_page_notices_the_death_of_its_frame() {
+    let mut page = Page::start();
+    let typist = page.type_for_ever();
+    for _ in 0..1000 {
+        assert_eq!(page.output.next(), Some(answer("and another line")));
+    }
+    kill(page.frame);
+    assert_eq!(page.status().code(), Some(1));
+    assert!(
+        page.output
+            .rest()
+            .iter()
+            .all(|line| *line == answer("and another line"))
+    );
+    assert_tells(&page.shown.rest(), "the frame is gone");
+    typist.join().expect("a typist");
+}
+
+#[test]
+fn a_frame_ends_when_its_page_is_killed() {
+    let mut page = Page::start();
+    page.type_line("hello");
+    assert_eq!(page.output.next(), Some(answer("hello")));
+    kill(page.page);
+    assert_eq!(page.status().signal(), Some(libc::SIGKILL));
+    // The frame holds the other end of this pipe, so its end is the frame's.
+    assert_tells(&page.shown.rest(), "hello");
+}
+
+#[test]
+fn an_output_that_is_closed_early_ends_the_page_quietly() {
+    let mut page = Page::start();
+    let typist = page.type_for_ever();
+    assert_eq!(page.output.next(), Some(answer("and another line")));
+    drop(std::mem::replace(
+        &mut page.output,
+        Lines(mpsc::channel().1),
+    ));
+    assert_eq!(page.status().code(), Some(0));
+    let shown = page.shown.rest();
+    assert!(
+        shown.iter().all(|line| *line == item("and another line")),
+        "{:?}",
+        shown.last()
+    );
+    typist.join().expect("a typist");
+}
+
+#[test]
+fn a_list_that_nobody_sees_does_not_stop_the_answers() {
+    let mut page = Page::start();
+    drop(std::mem::replace(&mut page.shown, Lines(mpsc::channel().1)));
+    for number in 0..1000 {
+        let line = format!("typed {number}");
+        page.type_line(&line);
+        assert_eq!(page.output.next(), Some(answer(&line)));
+    }
+    page.typing = None;
+    assert_eq!(page.status().code(), Some(0));
+}
