@@ -19,9 +19,13 @@ mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod model_tests;
 
-pub(crate) use consumer::{Consumer, Record};
+pub(crate) use consumer::Consumer;
+#[cfg(not(loom))]
+pub(crate) use consumer::Record;
 pub(crate) use memory::{Memory, Shared};
-pub(crate) use producer::{Draft, Place, Producer, Refused};
+#[cfg(not(loom))]
+pub(crate) use producer::Draft;
+pub(crate) use producer::{Place, Producer, Refused};
 
 use layout::{RECORD_ALIGN, RECORD_HEADER, record_size};
 
