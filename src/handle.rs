@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 
 /// A port as the two descriptors that are all of it: pass them on in any way, and the port has moved.
 ///
-/// Dropping a handle closes the port; the peer then finds it [gone](CloseReason::PeerGone).
+/// Dropping a handle closes the port; the peer then finds it [gone](crate::CloseReason::PeerGone).
 #[derive(Debug)]
 pub struct PortHandle {
     /// The channel's memory: a sealed memfd.
@@ -117,17 +117,17 @@ impl Positions {
     fn read(segment: &Segment, index: usize) -> Result<Positions, ImportFault> {
         // SAFETY: used in this function only.
         let (own, peer) = unsafe { (segment.endpoint(index), segment.endpoint(1 - index)) };
-        // ORDERING: the read positions are loaded first: both only grow, so a peer at work does not make
-        // a read position look larger than the write position. Acquire pairs with the Release in
-        // `Consumer::give_back`.
+        // ORDERING: the read positions are loaded first, and Acquire pairs with the Release in
+        // `Consumer::store_read_position`: what was read had been written, so a peer at work does not
+        // make a ring look as if more had been read than written.
         // PEER: any value is possible; checked below.
         let read_by_peer = peer.taking.read_position.load(Ordering::Acquire);
         let read = own.taking.read_position.load(Ordering::Acquire);
         let written = own.posting.write_position.load(Ordering::Acquire);
+        let written_by_peer = peer.posting.write_position.load(Ordering::Acquire);
         Ok(Positions {
             outgoing: check_positions(segment, index, written, read_by_peer)?,
-            // What the peer has written is learned from the ring itself; its own word may be late.
-            incoming: check_positions(segment, 1 - index, read, read)?,
+            incoming: check_positions(segment, 1 - index, written_by_peer, read)?,
         })
     }
 }

@@ -6,12 +6,11 @@
 use crate::doorbell::Doorbell;
 use crate::error::{CloseReason, PostError};
 use crate::message::{Pool, Scratch};
-use crate::receive::Patrol;
 use crate::ring::layout::{RECORD_ALIGN, state};
 use crate::ring::{Consumer, Producer};
 use crate::segment::Segment;
 use crate::stats::{Counts, Stats};
-use crate::wait::{Spinner, WaitStrategy};
+use crate::wait::{Patrol, Spinner, WaitStrategy};
 use core::cell::Cell;
 use core::fmt;
 

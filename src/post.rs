@@ -11,6 +11,7 @@ use crate::ring::{Draft, Place, Refused};
 use crate::stats::{Counts, add};
 use crate::wait::{self, Want};
 use core::cell::Cell;
+use core::ptr::NonNull;
 use std::time::Duration;
 
 impl MessagePort {
@@ -288,6 +289,15 @@ impl MessagePort {
         for _ in 0..4 {
             let place = match self.producer.open_place(cursor, hint.get()) {
                 Ok(place) => place,
+                Err(Refused::Full) if hint.get() == 0 => {
+                    // Not even room for an empty message: learn the length, without writing.
+                    // SAFETY: no byte is written to a room of none.
+                    let len = unsafe {
+                        crate::message::archive(value, NonNull::dangling(), 0, &self.scratch)
+                    }?;
+                    hint.set(len.max(1));
+                    continue;
+                }
                 Err(refused) => return self.refused(refused, hint.get()),
             };
             let start = self.producer.memory().ptr(place.payload());
@@ -322,10 +332,10 @@ impl MessagePort {
         }
         let Counts {
             messages_posted,
-            posted_at_sleep,
+            posted_at_arm,
             ..
         } = &self.counts;
-        if Counts::calm(messages_posted, posted_at_sleep, messages) {
+        if Counts::calm(messages_posted, posted_at_arm, messages) {
             self.doorbell.signal().unfence();
         }
         true
@@ -339,6 +349,11 @@ impl MessagePort {
 
     #[cold]
     fn full_slot(&self) -> ReserveError {
+        // Nobody may be left to make room.
+        self.patrol();
+        if let Some(reason) = self.known_end() {
+            return ReserveError::Closed(reason);
+        }
         let (free, needed) = self.producer.shortage();
         ReserveError::Full { needed, free }
     }

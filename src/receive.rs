@@ -8,9 +8,8 @@ use crate::ring::layout::state;
 use crate::ring::{Corrupt, Record};
 use crate::stats::Counts;
 use crate::wait::{self, Want};
-use core::cell::Cell;
 use core::ptr::NonNull;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 impl MessagePort {
     /// Receives the next message, waiting as long as it takes.
@@ -40,10 +39,7 @@ impl MessagePort {
     #[inline]
     pub fn try_recv(&self) -> Result<Option<MessageEvent<'_>>, RecvError> {
         match self.take()? {
-            None if self.patrol.due() => {
-                self.note(self.doorbell.drain());
-                self.take()
-            }
+            None if self.patrol() => self.take(),
             found => Ok(found),
         }
     }
@@ -114,10 +110,10 @@ impl MessagePort {
         };
         let Counts {
             messages_received,
-            received_at_sleep,
+            received_at_arm,
             ..
         } = &self.counts;
-        if Counts::calm(messages_received, received_at_sleep, 1) {
+        if Counts::calm(messages_received, received_at_arm, 1) {
             self.doorbell.signal().unfence();
         }
         event
@@ -178,34 +174,5 @@ impl<'p> IntoIterator for &'p MessagePort {
 
     fn into_iter(self) -> Iter<'p> {
         self.iter()
-    }
-}
-
-/// When an empty `try_recv` last looked at the doorbell: a loop around it must notice a death too.
-#[derive(Default)]
-pub(crate) struct Patrol {
-    calls: Cell<u32>,
-    looked: Cell<Option<Instant>>,
-}
-
-impl Patrol {
-    const CALLS: u32 = 8;
-    const EVERY: Duration = Duration::from_micros(50);
-
-    fn due(&self) -> bool {
-        let calls = self.calls.get().wrapping_add(1);
-        self.calls.set(calls);
-        if calls % Patrol::CALLS != 0 {
-            return false;
-        }
-        let now = Instant::now();
-        let due = self
-            .looked
-            .get()
-            .is_none_or(|looked| now - looked >= Patrol::EVERY);
-        if due {
-            self.looked.set(Some(now));
-        }
-        due
     }
 }

@@ -22,7 +22,7 @@ pub struct Stats {
     pub room_waits: u64,
 }
 
-/// The running figures, and how long ago the last sleep was.
+/// The running figures, and for how many messages this side has been awake.
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) messages_posted: Cell<u64>,
@@ -32,9 +32,9 @@ pub(crate) struct Counts {
     pub(crate) sleeps: Cell<u64>,
     pub(crate) wakeups: Cell<u64>,
     pub(crate) room_waits: Cell<u64>,
-    /// Messages posted and received at the last sleep; see [`Counts::calm`].
-    pub(crate) posted_at_sleep: Cell<u64>,
-    pub(crate) received_at_sleep: Cell<u64>,
+    /// Messages posted and received when it was last armed; see [`Counts::calm`].
+    pub(crate) posted_at_arm: Cell<u64>,
+    pub(crate) received_at_arm: Cell<u64>,
 }
 
 pub(crate) fn add(cell: &Cell<u64>, n: u64) {
@@ -57,17 +57,17 @@ impl Counts {
         add(&self.bytes_received, bytes as u64);
     }
 
-    pub(crate) fn slept(&self) {
-        add(&self.sleeps, 1);
-        self.posted_at_sleep.set(self.messages_posted.get());
-        self.received_at_sleep.set(self.messages_received.get());
+    /// This side goes to sleep, or meant to: from now on it counts anew how long it stays awake.
+    pub(crate) fn armed(&self) {
+        self.posted_at_arm.set(self.messages_posted.get());
+        self.received_at_arm.set(self.messages_received.get());
     }
 
     /// Whether this side has just posted, or received, so much without sleeping that it may as well
     /// let the peer post without fences. Asks about one moment, so that the answer costs nothing later.
     #[inline(always)]
-    pub(crate) fn calm(now: &Cell<u64>, at_sleep: &Cell<u64>, messages: usize) -> bool {
-        let since = now.get().wrapping_sub(at_sleep.get());
+    pub(crate) fn calm(now: &Cell<u64>, at_arm: &Cell<u64>, messages: usize) -> bool {
+        let since = now.get().wrapping_sub(at_arm.get());
         since >= CALM && since - CALM < messages as u64
     }
 }

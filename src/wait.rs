@@ -6,6 +6,7 @@ use crate::error::SystemError;
 use crate::port::MessagePort;
 use crate::ring::Refused;
 use crate::ring::layout::{RECORD_ALIGN, state};
+use crate::stats::add;
 use core::cell::Cell;
 use core::hint::spin_loop;
 use std::io;
@@ -112,6 +113,35 @@ fn one_cpu() -> bool {
     })
 }
 
+/// When a call that does not wait last looked at the doorbell; see [`MessagePort::patrol`].
+#[derive(Default)]
+pub(crate) struct Patrol {
+    calls: Cell<u32>,
+    looked: Cell<Option<Instant>>,
+}
+
+impl Patrol {
+    const CALLS: u32 = 8;
+    const EVERY: Duration = Duration::from_micros(50);
+
+    pub(crate) fn due(&self) -> bool {
+        let calls = self.calls.get().wrapping_add(1);
+        self.calls.set(calls);
+        if calls % Patrol::CALLS != 0 {
+            return false;
+        }
+        let now = Instant::now();
+        let due = self
+            .looked
+            .get()
+            .is_none_or(|looked| now - looked >= Patrol::EVERY);
+        if due {
+            self.looked.set(Some(now));
+        }
+        due
+    }
+}
+
 /// What a wait is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
@@ -146,6 +176,10 @@ impl MessagePort {
         mut attempt: impl FnMut() -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
         self.about_to_wait(want);
+        if deadline.is_some() {
+            // A loop around short waits must notice a death too.
+            self.patrol();
+        }
         let budget = self.spinner.budget();
         let mut started = None;
         if budget != Some(Duration::ZERO) {
@@ -204,6 +238,7 @@ impl MessagePort {
             if want == Want::Room {
                 self.producer.store_room_target();
             }
+            self.counts.armed();
             let pace = self.doorbell.signal().arm(want.bit());
             if let Some(found) = attempt_or_disarm(attempt)? {
                 return Ok(Some(found));
@@ -217,7 +252,7 @@ impl MessagePort {
                 Pace::Unbounded => left,
                 Pace::Slice => Some(left.unwrap_or(SLICE).min(SLICE)),
             };
-            self.counts.slept();
+            add(&self.counts.sleeps, 1);
             match self.doorbell.sleep(timeout) {
                 Ok(line) => self.note(line),
                 Err(error) => {
@@ -229,6 +264,16 @@ impl MessagePort {
                 return Ok(Some(found));
             }
         }
+    }
+
+    /// Looks at the doorbell if that was long ago. For calls that do not wait, or not long: a program
+    /// that makes them in a loop must notice a death too. Says whether it looked.
+    pub(crate) fn patrol(&self) -> bool {
+        let due = self.patrol.due();
+        if due {
+            self.note(self.doorbell.drain());
+        }
+        due
     }
 
     /// Takes in what the doorbell said.
@@ -273,12 +318,12 @@ impl MessagePort {
         if self.doorbell.signal().arm(wants) == Pace::Slice {
             std::thread::sleep(Duration::from_millis(1));
         }
+        self.counts.armed();
         self.armed.set(wants);
         if self.is_ready(interest) {
             self.disarm();
             return Ok(Armed::Ready);
         }
-        self.counts.slept();
         Ok(Armed::Wait)
     }
 

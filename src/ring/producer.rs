@@ -267,6 +267,12 @@ impl Producer {
         self.memory
             .word(self.ring.offset(draft.cursor))
             .store(0, Ordering::Relaxed);
+        // Relaxed, because the Release below orders it as well: who has read up to somewhere never
+        // finds this position behind. It tells inspectors and the port's next holder.
+        self.own
+            .posting
+            .write_position
+            .store(draft.cursor, Ordering::Relaxed);
         // ORDERING: Release pairs with the Acquire in `Consumer::peek`; without it the consumer
         // could see the header before the payload, or a stale word after the record.
         self.memory
@@ -275,11 +281,6 @@ impl Producer {
         self.write.set(draft.cursor);
         self.last_size
             .set(draft.cursor.wrapping_sub(draft.start) as usize);
-        // Relaxed, because it only tells inspectors and the port's next holder.
-        self.own
-            .posting
-            .write_position
-            .store(draft.cursor, Ordering::Relaxed);
     }
 
     /// Zeroes ahead what the next post is about to write, so that its cache lines are here by then.
