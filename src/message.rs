@@ -10,7 +10,7 @@ use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use rkyv::bytecheck::CheckBytes;
-use rkyv::rancor::{Error, Strategy};
+use rkyv::rancor::{BoxedError, Strategy};
 use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::ser::sharing::Share;
 use rkyv::ser::{Positional, Writer};
@@ -22,10 +22,11 @@ use rkyv::{Archive, Portable, Serialize};
 
 /// What rkyv serialises a message with.
 pub type MessageSerializer<'w> =
-    Strategy<rkyv::ser::Serializer<RecordWriter<'w>, ArenaHandle<'w>, Share>, Error>;
+    Strategy<rkyv::ser::Serializer<RecordWriter<'w>, ArenaHandle<'w>, Share>, BoxedError>;
 
 /// What rkyv validates a message with.
-pub type MessageValidator<'a> = Strategy<Validator<ArchiveValidator<'a>, SharedValidator>, Error>;
+pub type MessageValidator<'a> =
+    Strategy<Validator<ArchiveValidator<'a>, SharedValidator>, BoxedError>;
 
 /// A type that can be posted: any that derives rkyv's `Archive` and `Serialize`.
 ///
@@ -114,14 +115,14 @@ pub(crate) unsafe fn archive<T: Message>(
     }
 }
 
-fn cause(error: Error) -> Cause {
+fn cause(error: BoxedError) -> Cause {
     Box::new(error)
 }
 
 fn access<T: Message>(bytes: &[u8]) -> Result<&T::Archived, DataError> {
     let archive = ArchiveValidator::with_max_depth(bytes, Some(DEEPEST));
     let mut validator = Validator::new(archive, SharedValidator::new());
-    rkyv::api::access_with_context::<T::Archived, _, Error>(bytes, &mut validator).map_err(
+    rkyv::api::access_with_context::<T::Archived, _, BoxedError>(bytes, &mut validator).map_err(
         |error| DataError::Invalid {
             type_name: core::any::type_name::<T>(),
             len: bytes.len(),

@@ -97,7 +97,6 @@ fn soak(role: &str, burst: u64, strategies: [WaitStrategy; 2]) {
         let _quiet = common::descriptors();
         let left = wanted.saturating_sub(ours + theirs).clamp(1000, CHUNK);
         let (here, there) = rounds(role, burst, left, strategies);
-        assert!(here + there > 0, "nobody slept");
         ours += here;
         theirs += there;
         if ours + theirs >= wanted {

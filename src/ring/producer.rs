@@ -102,8 +102,10 @@ pub(crate) struct Producer {
     write: Cell<u64>,
     /// The peer's read position as last seen, plus the capacity: nothing may be written from here on.
     limit: Cell<u64>,
-    /// Zeroed ahead up to this position.
+    /// Zeroed ahead up to this position, from `touched` on.
     zeroed: Cell<u64>,
+    /// The end of the furthest place handed out: nothing was written from here on since the zeroing.
+    touched: Cell<u64>,
     /// What the last post that found no room would have needed: the end of its record.
     wanted: Cell<u64>,
     /// Size of the last draft published, in bytes.
@@ -127,6 +129,7 @@ impl Producer {
             write: Cell::new(write),
             limit: Cell::new(read.wrapping_add(ring.capacity() as u64)),
             zeroed: Cell::new(write),
+            touched: Cell::new(write),
             wanted: Cell::new(write),
             last_size: Cell::new(0),
             memory,
@@ -164,6 +167,7 @@ impl Producer {
         if self.free_from(place.end()) < RECORD_HEADER as i64 {
             self.make_room(place.end())?;
         }
+        self.touch(place.end());
         Ok(place)
     }
 
@@ -174,10 +178,27 @@ impl Producer {
         let contiguous = self.ring.capacity() - RECORD_HEADER - place.offset;
         let free = self.free_from(place.position).max(0) as usize - RECORD_HEADER;
         let size = contiguous.min(free).min(self.ring.max_record()) & !(RECORD_ALIGN - 1);
-        Ok(Place {
+        let place = Place {
             len: at_least.max(size.saturating_sub(RECORD_HEADER)),
             ..place
-        })
+        };
+        self.touch(place.end());
+        Ok(place)
+    }
+
+    #[inline(always)]
+    fn touch(&self, end: u64) {
+        if end.wrapping_sub(self.touched.get()) as i64 > 0 {
+            self.touched.set(end);
+        }
+    }
+
+    /// Whether the word at `position` was zeroed ahead and is still zero. Then storing it again would
+    /// only fetch its cache line back, which the waiting consumer's prefetcher may have taken.
+    #[inline(always)]
+    fn is_zero(&self, position: u64) -> bool {
+        position.wrapping_sub(self.touched.get()) as i64 >= 0
+            && self.zeroed.get().wrapping_sub(position) as i64 > 0
     }
 
     /// Bytes from `position` to where writing must stop; negative if it lies beyond.
@@ -263,10 +284,12 @@ impl Producer {
         if draft.first == 0 {
             return;
         }
-        // Relaxed, because the Release below orders it: the invariant of the ring.
-        self.memory
-            .word(self.ring.offset(draft.cursor))
-            .store(0, Ordering::Relaxed);
+        if !self.is_zero(draft.cursor) {
+            // Relaxed, because the Release below orders it: the invariant of the ring.
+            self.memory
+                .word(self.ring.offset(draft.cursor))
+                .store(0, Ordering::Relaxed);
+        }
         // Relaxed, because the Release below orders it as well: who has read up to somewhere never
         // finds this position behind. It tells inspectors and the port's next holder.
         self.own
@@ -291,10 +314,9 @@ impl Producer {
         let write = self.write.get();
         let ahead = self.last_size.get().max(256) as i64;
         let until = write.wrapping_add(ahead.min(self.free_from(write)).max(0) as u64);
-        let zeroed = self.zeroed.get();
-        // `zeroed` may have fallen behind the write position, never ahead of `until` by a lap.
-        let from = if zeroed.wrapping_sub(write) as i64 > 0 {
-            zeroed
+        // What is zero already stays untouched; what was written on since is zeroed again.
+        let from = if self.is_zero(write) {
+            self.zeroed.get()
         } else {
             write
         };
@@ -307,6 +329,8 @@ impl Producer {
         self.memory.zero(offset, first);
         self.memory.zero(0, len - first);
         self.zeroed.set(until);
+        // No draft is open, so nothing beyond the write position is in use.
+        self.touched.set(write);
     }
 
     /// Bytes posted and not yet taken, as the peer's word has it.
