@@ -65,7 +65,7 @@ fn percentiles(options: &harness::Options) {
     pairs.iter_mut().for_each(|pair| pair.calibrate(length));
     for _ in 0..runs {
         for pair in &mut pairs {
-            println!("  {}", pair.slice(length).1);
+            println!("  {}", pair.slice(length).note);
         }
     }
     pairs.into_iter().for_each(Pair::finish);
@@ -148,18 +148,15 @@ fn lead_rounds(
 ) {
     let (port, mut peer) = harness::peer_with_port(name);
     let mut sequence = 0;
-    harness::lead(
-        |order| peer.tell(order),
-        |units| {
-            for _ in 0..units {
-                post(&port, sequence);
-                take(&port, answer(sequence));
-                sequence += 1;
-                each();
-            }
-            note()
-        },
-    );
+    harness::lead(&mut peer, |units| {
+        for _ in 0..units {
+            post(&port, sequence);
+            take(&port, answer(sequence));
+            sequence += 1;
+            each();
+        }
+        note()
+    });
     peer.finish();
 }
 

@@ -7,6 +7,7 @@ use crate::port::MessagePort;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use rkyv::bytecheck::CheckBytes;
@@ -136,27 +137,50 @@ type Buffer = AlignedVec<128>;
 
 /// Buffers for copies, at most four, none larger than a message of this port can be.
 #[derive(Default)]
-pub(crate) struct Pool(RefCell<Vec<Buffer>>);
+pub(crate) struct Pool {
+    /// The one that is used as long as one message is held at a time.
+    first: Cell<Buffer>,
+    more: RefCell<Vec<Buffer>>,
+}
 
 impl Pool {
-    const MOST: usize = 4;
+    const MORE: usize = 3;
 
-    /// A buffer with room for `len` bytes, its length zero.
-    #[inline]
+    /// A buffer with room for `len` bytes, its length anything up to its capacity.
+    #[inline(always)]
     pub(crate) fn take(&self, len: usize) -> Buffer {
-        let mut buffer = self.0.borrow_mut().pop().unwrap_or_default();
-        buffer.clear();
+        let buffer = self.first.take();
         if buffer.capacity() < len {
-            buffer.reserve(len);
+            return self.find(buffer, len);
         }
         buffer
     }
 
-    #[inline]
+    #[cold]
+    fn find(&self, first: Buffer, len: usize) -> Buffer {
+        let mut buffer = if first.capacity() == 0 {
+            self.more.borrow_mut().pop().unwrap_or_default()
+        } else {
+            first
+        };
+        buffer.clear();
+        buffer.reserve(len);
+        buffer
+    }
+
+    #[inline(always)]
     fn put_back(&self, buffer: Buffer) {
-        let mut buffers = self.0.borrow_mut();
-        if buffers.len() < Pool::MOST {
-            buffers.push(buffer);
+        let other = self.first.replace(buffer);
+        if other.capacity() != 0 {
+            self.keep(other);
+        }
+    }
+
+    #[cold]
+    fn keep(&self, buffer: Buffer) {
+        let mut more = self.more.borrow_mut();
+        if more.len() < Pool::MORE {
+            more.push(buffer);
         }
     }
 }
@@ -167,25 +191,25 @@ impl Pool {
 /// shows the ring itself; the room goes back to the poster when the event is dropped.
 pub struct MessageEvent<'p> {
     port: &'p MessagePort,
-    body: Body,
+    /// What is shown: the buffer's bytes, or the ring's.
+    bytes: NonNull<[u8]>,
+    /// Empty, of no capacity, if the message is shown in place.
+    buffer: ManuallyDrop<Buffer>,
+    /// Where the record shown in place stands, or [`COPIED`].
+    position: u64,
 }
 
-enum Body {
-    Copied(Buffer),
-    InPlace {
-        bytes: NonNull<[u8]>,
-        position: u64,
-    },
-    /// Given away by `into_owned`.
-    Gone,
-}
+/// No record's position, since those are 8 modulo 16.
+const COPIED: u64 = 0;
 
 impl<'p> MessageEvent<'p> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn copied(port: &'p MessagePort, buffer: Buffer) -> MessageEvent<'p> {
         MessageEvent {
             port,
-            body: Body::Copied(buffer),
+            bytes: NonNull::from(buffer.as_slice()),
+            buffer: ManuallyDrop::new(buffer),
+            position: COPIED,
         }
     }
 
@@ -201,19 +225,18 @@ impl<'p> MessageEvent<'p> {
     ) -> MessageEvent<'p> {
         MessageEvent {
             port,
-            body: Body::InPlace { bytes, position },
+            bytes,
+            buffer: ManuallyDrop::new(Buffer::new()),
+            position,
         }
     }
 
     /// The message's bytes, aligned to 16.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        match &self.body {
-            Body::Copied(buffer) => buffer,
-            // SAFETY: `in_place` was promised that these bytes stay as they are until this is dropped.
-            Body::InPlace { bytes, .. } => unsafe { bytes.as_ref() },
-            Body::Gone => &[],
-        }
+        // SAFETY: these are the buffer's bytes, which stay where they are when it is moved, or those of
+        // a record that `in_place` was promised stays as it is until this is dropped.
+        unsafe { self.bytes.as_ref() }
     }
 
     /// The message's length in bytes.
@@ -228,7 +251,7 @@ impl<'p> MessageEvent<'p> {
 
     /// Whether this shows the ring itself and not a copy.
     pub fn is_in_place(&self) -> bool {
-        matches!(self.body, Body::InPlace { .. })
+        self.position != COPIED
     }
 
     /// The message as an archive of `T`, validated.
@@ -246,27 +269,29 @@ impl<'p> MessageEvent<'p> {
 
     /// The message apart from its port: it can be kept, and sent to another thread. A copied message
     /// (the default) is not copied again.
-    pub fn into_owned(mut self) -> OwnedMessageEvent {
-        let buffer = match core::mem::replace(&mut self.body, Body::Gone) {
-            Body::Copied(buffer) => buffer,
-            body => {
-                self.body = body;
-                let mut buffer = Buffer::new();
-                buffer.extend_from_slice(self.bytes());
-                buffer
-            }
-        };
+    pub fn into_owned(self) -> OwnedMessageEvent {
+        if self.is_in_place() {
+            let mut buffer = Buffer::new();
+            buffer.extend_from_slice(self.bytes());
+            return OwnedMessageEvent { buffer };
+        }
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: taken once, from an event that is never dropped nor used again.
+        let buffer = unsafe { ManuallyDrop::take(&mut this.buffer) };
         OwnedMessageEvent { buffer }
     }
 }
 
 impl Drop for MessageEvent<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        match core::mem::replace(&mut self.body, Body::Gone) {
-            Body::Copied(buffer) => self.port.pool.put_back(buffer),
-            Body::InPlace { position, .. } => self.port.put_back(position),
-            Body::Gone => {}
+        if self.position == COPIED {
+            // SAFETY: nobody uses the buffer after this.
+            let buffer = unsafe { ManuallyDrop::take(&mut self.buffer) };
+            self.port.pool.put_back(buffer);
+        } else {
+            // The buffer owns nothing.
+            self.port.put_back(self.position);
         }
     }
 }

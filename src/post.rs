@@ -9,7 +9,7 @@ use crate::reserve::{Batch, Slot};
 use crate::ring::layout::{MAX_PAYLOAD_ALIGN, RECORD_ALIGN, state};
 use crate::ring::{Draft, Place, Refused};
 use crate::stats::{Counts, add};
-use crate::wait::{self, Want};
+use crate::wait;
 use core::cell::Cell;
 use core::ptr::NonNull;
 use std::time::Duration;
@@ -148,7 +148,7 @@ impl MessagePort {
         if attempt()?.is_some() {
             return Ok(());
         }
-        self.wait_for_room(timeout, attempt)?
+        self.attempt_with_room(timeout, attempt)?
             .ok_or_else(|| self.full())
     }
 
@@ -161,18 +161,26 @@ impl MessagePort {
         if let Some(slot) = self.attempt_reserve(len, align)? {
             return Ok(slot);
         }
-        self.wait_for_room(timeout, || self.attempt_reserve(len, align))?
+        self.attempt_with_room(timeout, || self.attempt_reserve(len, align))?
             .ok_or_else(|| self.full_slot())
     }
 
+    /// Waits for the room that the last attempt needed and attempts again, until it has gone through or
+    /// the time is over (`None`).
     #[cold]
-    fn wait_for_room<T, E: From<SystemError>>(
+    fn attempt_with_room<T, E: From<SystemError>>(
         &self,
         timeout: Option<Duration>,
-        attempt: impl FnMut() -> Result<Option<T>, E>,
+        mut attempt: impl FnMut() -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
         add(&self.counts.room_waits, 1);
-        self.wait(Want::Room, timeout.and_then(wait::deadline), attempt)
+        let deadline = timeout.and_then(wait::deadline);
+        while self.wait(state::WANTS_ROOM, deadline)? {
+            if let Some(done) = attempt()? {
+                return Ok(Some(done));
+            }
+        }
+        Ok(None)
     }
 
     #[inline(always)]
@@ -330,13 +338,8 @@ impl MessagePort {
         if peer & state::WANTS_MESSAGE != 0 {
             self.wake_peer(state::WANTS_MESSAGE);
         }
-        let Counts {
-            messages_posted,
-            posted_at_arm,
-            ..
-        } = &self.counts;
-        if Counts::calm(messages_posted, posted_at_arm, messages) {
-            self.doorbell.signal().unfence();
+        if Counts::milestone(&self.counts.messages_posted, messages) {
+            self.unfence_if_calm();
         }
         true
     }

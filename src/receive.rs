@@ -7,7 +7,7 @@ use crate::port::MessagePort;
 use crate::ring::layout::state;
 use crate::ring::{Corrupt, Record};
 use crate::stats::Counts;
-use crate::wait::{self, Want};
+use crate::wait;
 use core::ptr::NonNull;
 use std::time::Duration;
 
@@ -20,14 +20,11 @@ impl MessagePort {
     /// [`RecvError::System`] if it cannot wait.
     #[inline]
     pub fn recv(&self) -> Result<MessageEvent<'_>, RecvError> {
-        if let Some(event) = self.take()? {
-            return Ok(event);
-        }
         loop {
-            // Without a deadline there is no `None`.
-            if let Some(event) = self.wait(Want::Message, None, || self.take())? {
-                return Ok(event);
+            if let Some(record) = self.next().map_err(RecvError::Closed)? {
+                return Ok(self.deliver(&record));
             }
+            self.wait(state::WANTS_MESSAGE, None)?;
         }
     }
 
@@ -38,10 +35,11 @@ impl MessagePort {
     /// [`RecvError::Closed`] once the channel has ended and everything posted before was received.
     #[inline]
     pub fn try_recv(&self) -> Result<Option<MessageEvent<'_>>, RecvError> {
-        match self.take()? {
-            None if self.patrol() => self.take(),
-            found => Ok(found),
+        let mut next = self.next();
+        if matches!(next, Ok(None)) && self.patrol() {
+            next = self.next();
         }
+        self.deliver_next(next)
     }
 
     /// Receives the next message, waiting at most `timeout`; `Ok(None)` if none came.
@@ -50,10 +48,14 @@ impl MessagePort {
     ///
     /// As [`recv`](MessagePort::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<MessageEvent<'_>>, RecvError> {
-        match self.take()? {
-            None => self.wait(Want::Message, wait::deadline(timeout), || self.take()),
-            found => Ok(found),
+        let mut next = self.next();
+        if matches!(next, Ok(None)) {
+            let deadline = wait::deadline(timeout);
+            while matches!(next, Ok(None)) && self.wait(state::WANTS_MESSAGE, deadline)? {
+                next = self.next();
+            }
         }
+        self.deliver_next(next)
     }
 
     /// Receives until the channel has ended, waiting each time.
@@ -63,18 +65,18 @@ impl MessagePort {
         Iter { port: self }
     }
 
-    /// Takes the next message, if there is one.
+    /// Looks for the next record, without taking it.
     #[inline(always)]
-    fn take(&self) -> Result<Option<MessageEvent<'_>>, RecvError> {
+    fn next(&self) -> Result<Option<Record>, CloseReason> {
         self.disarm();
         loop {
             // What was known before looking: whoever has left posts no more after that.
             let ended = self.ended.get();
             if let Some(reason @ (CloseReason::ClosedHere | CloseReason::Corrupt)) = ended {
-                return Err(RecvError::Closed(reason));
+                return Err(reason);
             }
             match self.consumer.peek() {
-                Ok(Some(record)) => return Ok(Some(self.deliver(&record))),
+                Ok(Some(record)) => return Ok(Some(record)),
                 Ok(None) => {}
                 Err(Corrupt) => {
                     self.end_corrupt();
@@ -82,7 +84,7 @@ impl MessagePort {
                 }
             }
             if let Some(reason) = ended {
-                return Err(RecvError::Closed(reason));
+                return Err(reason);
             }
             if self.known_end().is_none() {
                 return Ok(None);
@@ -91,32 +93,38 @@ impl MessagePort {
     }
 
     #[inline(always)]
+    fn deliver_next(
+        &self,
+        next: Result<Option<Record>, CloseReason>,
+    ) -> Result<Option<MessageEvent<'_>>, RecvError> {
+        match next {
+            Ok(Some(record)) => Ok(Some(self.deliver(&record))),
+            Ok(None) => Ok(None),
+            Err(reason) => Err(RecvError::Closed(reason)),
+        }
+    }
+
+    /// Takes the record that [`next`](MessagePort::next) has found.
+    #[inline(always)]
     fn deliver(&self, record: &Record) -> MessageEvent<'_> {
         self.counts.received(record.len);
-        let event = if self.trusted.get() {
-            self.lend(record)
-        } else {
-            let mut buffer = self.pool.take(record.len);
-            // SAFETY: the pool's buffer has room for `len` bytes, all of which are written before the
-            // length says so.
-            unsafe {
-                let to = NonNull::new_unchecked(buffer.as_mut_ptr());
-                self.consumer.memory().read(record.payload, to, record.len);
-                buffer.set_len(record.len);
-            }
-            self.consumer.take(record);
-            self.gave_room();
-            MessageEvent::copied(self, buffer)
-        };
-        let Counts {
-            messages_received,
-            received_at_arm,
-            ..
-        } = &self.counts;
-        if Counts::calm(messages_received, received_at_arm, 1) {
-            self.doorbell.signal().unfence();
+        if Counts::milestone(&self.counts.messages_received, 1) {
+            self.unfence_if_calm();
         }
-        event
+        if self.trusted.get() {
+            return self.lend(record);
+        }
+        let mut buffer = self.pool.take(record.len);
+        // SAFETY: the pool's buffer has room for `len` bytes, all of which are written before the
+        // length says so.
+        unsafe {
+            let to = NonNull::new_unchecked(buffer.as_mut_ptr());
+            self.consumer.memory().read(record.payload, to, record.len);
+            buffer.set_len(record.len);
+        }
+        self.consumer.take(record);
+        self.gave_room();
+        MessageEvent::copied(self, buffer)
     }
 
     #[inline]

@@ -81,10 +81,16 @@ impl Geometry {
     #[inline(always)]
     pub(crate) fn place(self, cursor: u64, len: usize, align: usize) -> Place {
         let place = Place::at(cursor, self.offset(cursor), len, align);
-        if place.offset + record_size(len, place.pad) <= self.capacity {
-            place
-        } else {
-            Place::at(self.next_lap(cursor), RECORD_HEADER, len, align)
+        if place.offset + record_size(len, place.pad) > self.capacity {
+            return self.place_on_next_lap(cursor, len, align);
         }
+        place
+    }
+
+    // A call, so that nobody computes both places and chooses.
+    #[cold]
+    #[inline(never)]
+    fn place_on_next_lap(self, cursor: u64, len: usize, align: usize) -> Place {
+        Place::at(self.next_lap(cursor), RECORD_HEADER, len, align)
     }
 }

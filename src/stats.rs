@@ -22,7 +22,7 @@ pub struct Stats {
     pub room_waits: u64,
 }
 
-/// The running figures, and for how many messages this side has been awake.
+/// The running figures, and whether this side has been awake for long.
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) messages_posted: Cell<u64>,
@@ -32,16 +32,16 @@ pub(crate) struct Counts {
     pub(crate) sleeps: Cell<u64>,
     pub(crate) wakeups: Cell<u64>,
     pub(crate) room_waits: Cell<u64>,
-    /// Messages posted and received when it was last armed; see [`Counts::calm`].
-    pub(crate) posted_at_arm: Cell<u64>,
-    pub(crate) received_at_arm: Cell<u64>,
+    /// Whether this side has not gone to sleep since the last milestone.
+    calm: Cell<bool>,
 }
 
 pub(crate) fn add(cell: &Cell<u64>, n: u64) {
     cell.set(cell.get().wrapping_add(n));
 }
 
-/// Messages either way without a sleep after which the peer may post without fences.
+/// Messages between two milestones. Nobody who slept since the last one is calm, so that a side lets its
+/// peer post without fences when it was awake for 256 to 511 messages of one direction.
 const CALM: u64 = 256;
 
 impl Counts {
@@ -57,17 +57,19 @@ impl Counts {
         add(&self.bytes_received, bytes as u64);
     }
 
-    /// This side goes to sleep, or meant to: from now on it counts anew how long it stays awake.
+    /// This side goes to sleep, or meant to.
     pub(crate) fn armed(&self) {
-        self.posted_at_arm.set(self.messages_posted.get());
-        self.received_at_arm.set(self.messages_received.get());
+        self.calm.set(false);
     }
 
-    /// Whether this side has just posted, or received, so much without sleeping that it may as well
-    /// let the peer post without fences. Asks about one moment, so that the answer costs nothing later.
+    /// Whether it is time to ask for [`calm`](Counts::calm): every so many messages of one direction.
     #[inline(always)]
-    pub(crate) fn calm(now: &Cell<u64>, at_arm: &Cell<u64>, messages: usize) -> bool {
-        let since = now.get().wrapping_sub(at_arm.get());
-        since >= CALM && since - CALM < messages as u64
+    pub(crate) fn milestone(count: &Cell<u64>, messages: usize) -> bool {
+        count.get() % CALM < messages as u64
+    }
+
+    /// Whether this side has not gone to sleep since it was asked last.
+    pub(crate) fn calm(&self) -> bool {
+        self.calm.replace(true)
     }
 }

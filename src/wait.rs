@@ -142,127 +142,122 @@ impl Patrol {
     }
 }
 
-/// What a wait is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
-    Message,
-    Room,
-}
-
-impl Want {
-    fn bit(self) -> u32 {
-        match self {
-            Want::Message => state::WANTS_MESSAGE,
-            Want::Room => state::WANTS_ROOM,
-        }
-    }
-}
-
 /// When to give up, from a timeout. One too long for the clock is no limit.
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
 impl MessagePort {
-    /// Attempts until there is a result or the deadline is over (`Ok(None)`).
-    ///
-    /// `attempt` fails with `Closed` once the port knows of the end, so every path here that learns
-    /// of it just attempts again.
+    /// Waits until what is wanted (WANTS bits) is there or the channel has ended (`true`), or the
+    /// deadline is over (`false`).
     #[inline(never)]
-    pub(crate) fn wait<T, E: From<SystemError>>(
-        &self,
-        want: Want,
-        deadline: Option<Instant>,
-        mut attempt: impl FnMut() -> Result<Option<T>, E>,
-    ) -> Result<Option<T>, E> {
-        self.about_to_wait(want);
+    pub(crate) fn wait(&self, wants: u32, deadline: Option<Instant>) -> Result<bool, SystemError> {
+        self.zero_ahead(wants);
         if deadline.is_some() {
             // A loop around short waits must notice a death too.
             self.patrol();
         }
-        let budget = self.spinner.budget();
-        let mut started = None;
-        if budget != Some(Duration::ZERO) {
-            for look in 0..FIRST_LOOKS {
-                if let Some(found) = attempt()? {
-                    return Ok(Some(found));
-                }
-                pause(want, look);
+        match self.spinner.budget() {
+            Some(Duration::ZERO) => self.sleep_until(wants, deadline),
+            budget => self.spin_until(wants, deadline, budget),
+        }
+    }
+
+    /// Spins as long as `budget` (`None`: for ever), then sleeps.
+    fn spin_until(
+        &self,
+        wants: u32,
+        deadline: Option<Instant>,
+        budget: Option<Duration>,
+    ) -> Result<bool, SystemError> {
+        if self.look_often(wants, FIRST_LOOKS) {
+            return Ok(true);
+        }
+        let start = Instant::now();
+        let mut look_at_doorbell = start + DOORBELL_EVERY;
+        loop {
+            if self.look_often(wants, LOOKS) {
+                return Ok(true);
             }
-            let start = Instant::now();
-            started = Some(start);
-            let mut look_at_doorbell = start + DOORBELL_EVERY;
-            loop {
-                for look in 0..LOOKS {
-                    if let Some(found) = attempt()? {
-                        return Ok(Some(found));
-                    }
-                    pause(want, look);
-                }
-                let now = Instant::now();
-                if deadline.is_some_and(|deadline| now >= deadline) {
-                    return attempt();
-                }
-                if budget.is_some_and(|budget| now - start >= budget) {
-                    break;
-                }
-                if now >= look_at_doorbell {
-                    self.note(self.doorbell.drain());
-                    look_at_doorbell = now + DOORBELL_EVERY;
-                }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Ok(self.is_ready(wants));
+            }
+            if budget.is_some_and(|budget| now - start >= budget) {
+                break;
+            }
+            if now >= look_at_doorbell {
+                self.note(self.doorbell.drain());
+                look_at_doorbell = now + DOORBELL_EVERY;
             }
         }
-        let result = self.sleep_until(want, deadline, &mut attempt);
-        if let Some(started) = started {
-            self.spinner.learn(started.elapsed());
-        }
+        let result = self.sleep_until(wants, deadline);
+        self.spinner.learn(start.elapsed());
         result
     }
 
-    /// Check, arm, check again, sleep.
-    fn sleep_until<T, E: From<SystemError>>(
-        &self,
-        want: Want,
-        deadline: Option<Instant>,
-        attempt: &mut impl FnMut() -> Result<Option<T>, E>,
-    ) -> Result<Option<T>, E> {
-        let attempt_or_disarm = |attempt: &mut dyn FnMut() -> Result<Option<T>, E>| {
-            let result = attempt();
-            if !matches!(result, Ok(None)) {
-                self.doorbell.signal().disarm(want.bit());
+    #[inline(always)]
+    fn look_often(&self, wants: u32, times: u32) -> bool {
+        for _ in 0..times {
+            if self.is_ready(wants) {
+                return true;
             }
-            result
-        };
+            pause(wants);
+        }
+        false
+    }
+
+    /// Check, arm, check again, sleep.
+    fn sleep_until(&self, wants: u32, deadline: Option<Instant>) -> Result<bool, SystemError> {
+        let signal = self.doorbell.signal();
         loop {
             self.note(self.doorbell.drain_if_due());
-            if want == Want::Room {
-                self.producer.store_room_target();
-            }
-            self.counts.armed();
-            let pace = self.doorbell.signal().arm(want.bit());
-            if let Some(found) = attempt_or_disarm(attempt)? {
-                return Ok(Some(found));
+            let pace = self.arm_for(wants);
+            if self.is_ready(wants) {
+                signal.disarm(wants);
+                return Ok(true);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                self.doorbell.signal().disarm(want.bit());
-                return Ok(None);
+                signal.disarm(wants);
+                return Ok(false);
             }
             let timeout = match pace {
                 Pace::Unbounded => left,
                 Pace::Slice => Some(left.unwrap_or(SLICE).min(SLICE)),
             };
             add(&self.counts.sleeps, 1);
-            match self.doorbell.sleep(timeout) {
-                Ok(line) => self.note(line),
-                Err(error) => {
-                    self.doorbell.signal().disarm(want.bit());
-                    return Err(error.into());
-                }
+            let woken = self.doorbell.sleep(timeout);
+            // What is left of the wants when somebody else woke us costs the peer a needless ring.
+            signal.disarm(wants);
+            self.note(woken?);
+            if self.is_ready(wants) {
+                return Ok(true);
             }
-            if let Some(found) = attempt_or_disarm(attempt)? {
-                return Ok(Some(found));
-            }
+        }
+    }
+
+    fn arm_for(&self, wants: u32) -> Pace {
+        if wants & state::WANTS_ROOM != 0 {
+            self.producer.store_room_target();
+        }
+        self.counts.armed();
+        self.doorbell.signal().arm(wants)
+    }
+
+    /// Whether something of what is wanted is there, or the channel has ended. For room it is what the
+    /// last refused post needed.
+    #[inline(always)]
+    fn is_ready(&self, wants: u32) -> bool {
+        wants & state::WANTS_MESSAGE != 0 && self.consumer.has_news()
+            || wants & state::WANTS_ROOM != 0 && self.producer.has_room()
+            || self.known_end().is_some()
+    }
+
+    /// What can be done for the next post while there is time.
+    fn zero_ahead(&self, wants: u32) {
+        if wants & state::WANTS_ROOM == 0 && !self.reserved.get() {
+            self.producer.zero_ahead();
         }
     }
 
@@ -274,6 +269,14 @@ impl MessagePort {
             self.note(self.doorbell.drain());
         }
         due
+    }
+
+    /// Lets the peer post without fences if this side has not slept for a while.
+    #[cold]
+    pub(crate) fn unfence_if_calm(&self) {
+        if self.counts.calm() {
+            self.doorbell.signal().unfence();
+        }
     }
 
     /// Takes in what the doorbell said.
@@ -298,29 +301,27 @@ impl MessagePort {
     ///
     /// When the process is out of descriptors: the first call needs one.
     pub fn arm(&self, interest: Interest) -> Result<Armed, io::Error> {
-        let wants = match interest {
-            Interest::Message => state::WANTS_MESSAGE,
-            Interest::Room(_) => state::WANTS_ROOM,
-            Interest::Either(_) => state::WANTS_MESSAGE | state::WANTS_ROOM,
-        };
         self.disarm();
         // Empties the descriptor's ready list, so that it becomes readable anew.
         let line = self.doorbell.sleep(Some(Duration::ZERO));
         self.note(line.map_err(|error| error.source)?);
         self.note(self.doorbell.drain());
-        // Finds what is there, and for room, how much is missing.
-        if self.is_ready(interest) {
+        let (wants, room) = match interest {
+            Interest::Message => (state::WANTS_MESSAGE, None),
+            Interest::Room(len) => (state::WANTS_ROOM, Some(len)),
+            Interest::Either(len) => (state::WANTS_MESSAGE | state::WANTS_ROOM, Some(len)),
+        };
+        // Looking for room also notes how much is missing. What can never fit is not waited for.
+        if room.is_some_and(|len| !self.is_full_for(len)) || self.is_ready(wants) {
             return Ok(Armed::Ready);
         }
-        self.about_to_wait(Want::Message);
-        self.producer.store_room_target();
+        self.zero_ahead(wants);
         // If the barrier failed, there is no sleep here to cut short: wait until it must have worked.
-        if self.doorbell.signal().arm(wants) == Pace::Slice {
-            std::thread::sleep(Duration::from_millis(1));
+        if self.arm_for(wants) == Pace::Slice {
+            std::thread::sleep(SLICE);
         }
-        self.counts.armed();
         self.armed.set(wants);
-        if self.is_ready(interest) {
+        if self.is_ready(wants) {
             self.disarm();
             return Ok(Armed::Ready);
         }
@@ -337,21 +338,10 @@ impl MessagePort {
         self.doorbell.poll_fd().map_err(|error| error.source)
     }
 
-    fn is_ready(&self, interest: Interest) -> bool {
-        let message = || !matches!(self.consumer.peek(), Ok(None));
-        let room = |len| {
-            let cursor = self.producer.draft().cursor();
-            !matches!(
-                self.producer.place(cursor, len, RECORD_ALIGN),
-                Err(Refused::Full)
-            )
-        };
-        self.known_end().is_some()
-            || match interest {
-                Interest::Message => message(),
-                Interest::Room(len) => room(len),
-                Interest::Either(len) => message() || room(len),
-            }
+    fn is_full_for(&self, len: usize) -> bool {
+        let cursor = self.producer.draft().cursor();
+        let place = self.producer.place(cursor, len, RECORD_ALIGN);
+        matches!(place, Err(Refused::Full))
     }
 
     #[inline(always)]
@@ -360,31 +350,17 @@ impl MessagePort {
             self.doorbell.signal().disarm(self.armed.replace(0));
         }
     }
-
-    /// What can be done for the next post while there is time.
-    pub(crate) fn about_to_wait(&self, want: Want) {
-        if want == Want::Message && !self.reserved.get() {
-            self.producer.zero_ahead();
-        }
-    }
 }
 
 /// Between two looks of a spinner.
 #[inline(always)]
-fn pause(want: Want, look: u32) {
-    match want {
-        // A header's cache line stays here until the peer writes it, so looking costs nobody anything.
-        Want::Message => {
-            if look % 16 == 15 {
-                spin_loop();
-            }
-        }
-        // The consumer writes its read position for every message: each look takes that line away
-        // from it, so look seldom, and find room for many messages at a time.
-        Want::Room => {
-            for _ in 0..8 {
-                spin_loop();
-            }
+fn pause(wants: u32) {
+    // A header's cache line stays here until the peer writes it, so looking for a message costs nobody
+    // anything. But the consumer writes its read position for every message: each look takes that line
+    // away from it, so look seldom, and find room for many messages at a time.
+    if wants & state::WANTS_ROOM != 0 {
+        for _ in 0..8 {
+            spin_loop();
         }
     }
 }

@@ -165,6 +165,7 @@ fn a_round_trip_that_sleeps_makes_no_allocation() {
     let _quiet = common::descriptors();
     for strategy in common::STRATEGIES {
         let (port1, port2) = channel_of(4096);
+        let turns = common::turns(strategy, 300);
         let (counted, count) = mpsc::channel();
         let serve = move |port: &MessagePort, first: bool| {
             let value = greeting(3);
@@ -181,14 +182,11 @@ fn a_round_trip_that_sleeps_makes_no_allocation() {
             };
             // The first turns make the buffer and what the first sleep needs.
             (0..50).for_each(|_| turn());
-            allocations(|| (0..500).for_each(|_| turn()))
+            allocations(|| (0..turns).for_each(|_| turn()))
         };
         port1.set_wait_strategy(strategy);
         port2.set_wait_strategy(strategy);
-        let other = thread::spawn({
-            let serve = serve.clone();
-            move || counted.send((serve(&port2, false), port2)).unwrap()
-        });
+        let other = thread::spawn(move || counted.send((serve(&port2, false), port2)).unwrap());
         assert_eq!(serve(&port1, true), 0, "{strategy:?}");
         let (far, port2) = count.recv().unwrap();
         assert_eq!(far, 0, "{strategy:?}");

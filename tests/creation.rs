@@ -4,17 +4,19 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::thread;
 
 use common::{channel, channel_of, closed, next, nothing, now};
-use ringport::{CloseReason, MessagePort};
+use ringport::{CloseReason, MessagePort, SpawnError, Worker};
 
 roles! {
     echo, parent_once, not_for_a_grandchild, is_no_worker, no_thread_no_file, inherits_one_port,
-    inherits_nothing, holds_a_port,
+    inherits_nothing, holds_a_port, ends_by_itself, spawns_without_streams,
 }
 
 /// Sends back what comes, until the end.
@@ -242,6 +244,80 @@ fn not_for_a_grandchild() {
 }
 
 #[test]
+fn s03_a_worker_is_a_process_with_a_port() {
+    let _quiet = common::descriptors();
+    let mut worker = common::worker("echo");
+    assert_eq!(worker.id(), worker.child().id());
+    assert!(worker.try_wait().unwrap().is_none());
+    worker.port().post_bytes(b"there?").unwrap();
+    assert_eq!(next(worker.port()), b"there?");
+    worker.kill().unwrap();
+    assert!(!worker.wait().unwrap().success());
+    assert!(worker.try_wait().unwrap().is_some());
+    assert_eq!(closed(worker.port().recv()), CloseReason::PeerGone);
+}
+
+#[test]
+fn s03_a_worker_outlives_its_owner_if_it_wants_to() {
+    let _quiet = common::descriptors();
+    let mut command = common::command("ends_by_itself");
+    command.stdout(std::process::Stdio::piped());
+    let mut worker = Worker::spawn(command).unwrap();
+    let mut output = worker.child().stdout.take().unwrap();
+    assert_eq!(next(worker.port()), b"up");
+    // Dropping it neither kills nor waits; the pipe tells when it has ended.
+    drop(worker);
+    let mut said = String::new();
+    output.read_to_string(&mut said).unwrap();
+    assert!(
+        said.contains("the port was closed, I was not killed"),
+        "{said}"
+    );
+}
+
+fn ends_by_itself() {
+    let port = common::parent();
+    port.post_bytes(b"up").unwrap();
+    assert_eq!(closed(port.recv()), CloseReason::ClosedByPeer);
+    println!("the port was closed, I was not killed");
+}
+
+#[test]
+fn s03_a_worker_that_cannot_be_started_is_an_error_that_names_it() {
+    let _quiet = common::descriptors();
+    let command = Command::new("/nowhere/no-such-program");
+    let Err(error) = Worker::spawn(command) else {
+        panic!("it was started");
+    };
+    assert!(matches!(&error, SpawnError::Spawn { program, .. } if program.contains("no-such")));
+    assert!(
+        error.to_string().contains("/nowhere/no-such-program"),
+        "{error}"
+    );
+    assert!(std::error::Error::source(&error).is_some());
+}
+
+#[test]
+fn s03_a_worker_gets_its_port_where_there_are_no_standard_streams() {
+    let _quiet = common::descriptors();
+    let mut child = common::command("spawns_without_streams").spawn().unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// Without them the channel's own descriptors get the numbers 0 to 2.
+fn spawns_without_streams() {
+    for stream in 0..3 {
+        // SAFETY: nothing here uses the standard streams from now on.
+        assert_eq!(unsafe { libc::close(stream) }, 0);
+    }
+    let mut worker = common::worker("echo");
+    worker.port().post_bytes(b"heard?").unwrap();
+    assert_eq!(next(worker.port()), b"heard?");
+    worker.port().close();
+    assert!(worker.wait().unwrap().success());
+}
+
+#[test]
 fn s04_a_channel_has_no_thread_and_no_file() {
     let _quiet = common::descriptors();
     let mut worker = common::worker("no_thread_no_file");
@@ -315,16 +391,10 @@ fn inherits_one_port() {
 #[test]
 fn s56_a_process_started_otherwise_inherits_no_port() {
     let _quiet = common::descriptors();
-    let (_port1, _port2) = channel();
-    let _waited_on = {
-        // A port that has waited may have made more descriptors of its own.
-        assert!(
-            _port1
-                .recv_timeout(std::time::Duration::from_millis(1))
-                .unwrap()
-                .is_none()
-        );
-    };
+    let (port1, _port2) = channel();
+    // A port that has waited may have made more descriptors of its own.
+    let millisecond = std::time::Duration::from_millis(1);
+    assert!(port1.recv_timeout(millisecond).unwrap().is_none());
     let mut child = common::command("inherits_nothing").spawn().unwrap();
     assert!(child.wait().unwrap().success());
 }

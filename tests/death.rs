@@ -1,80 +1,21 @@
-//! Every way to die, in every state, against every way to wait: S51 and S52.
+//! Every way to die, in every state, against every way to wait: S51.
 //!
 //! The survivor must receive each message whose post had returned, then learn why it was the last.
 //! What had returned is told by counters in memory of the test's own, which outlives the victim.
 
 mod common;
 
-use std::process::Child;
 use std::thread;
-use std::time::{Duration, Instant};
 
-use common::{AT_ONCE, Counters, closed, next, now, post_closed, sample, sample_of};
-use ringport::{CloseReason, MessagePort, PostError, WaitStrategy, Worker};
+use common::{
+    Counters, assert_over, closed, idle, kill, next, now, on_stage, post_closed, rest, sample,
+    sample_of, victim,
+};
+use ringport::{CloseReason, WaitStrategy};
 
 roles! {
     floods, floods_with_batches, drains, answers, has_a_batch_open, has_a_slot_open, has_an_event_in_place,
-    receives_again_and_again, posts_for_ever, ends_as_told, never_asks, is_quiet,
-}
-
-/// A victim that plays `role`, with counters that outlive it.
-fn victim(role: &str, strategy: WaitStrategy, how: &str) -> (MessagePort, Child, Counters) {
-    let counters = Counters::new();
-    let mut command = common::command(role);
-    counters.give_to(&mut command);
-    common::tell(&mut command, strategy, how);
-    if !how.is_empty() {
-        // What it says as it dies is not a failure of this test.
-        command.stderr(std::process::Stdio::null());
-    }
-    let (port, child) = Worker::spawn(command).unwrap().into_parts();
-    (port, child, counters)
-}
-
-/// What every role begins with.
-fn on_stage() -> (MessagePort, Counters) {
-    let port = common::parent();
-    port.set_wait_strategy(common::strategy());
-    (port, Counters::given())
-}
-
-/// Kills and buries.
-fn kill(child: &mut Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-/// Receives what is left, which must be `first`, `first + 1`, … and gives how many and the end.
-#[track_caller]
-fn rest(port: &MessagePort, first: u64) -> (u64, CloseReason) {
-    let mut index = first;
-    loop {
-        match port.recv_timeout(common::PATIENCE) {
-            Ok(Some(event)) => assert_eq!(event.bytes(), sample(index)),
-            Ok(None) => panic!("neither a message nor the end"),
-            end => return (index, closed(end)),
-        }
-        index += 1;
-    }
-}
-
-/// The channel is over: every call says so, and says why.
-#[track_caller]
-fn assert_over(port: &MessagePort, reason: CloseReason) {
-    for _ in 0..2 {
-        assert_eq!(closed(port.recv()), reason);
-        assert_eq!(closed(port.try_recv()), reason);
-        assert_eq!(closed(port.recv_timeout(AT_ONCE)), reason);
-        assert_eq!(post_closed(port.post_bytes(b"x")), reason);
-        assert_eq!(post_closed(port.try_post_bytes(b"x")), reason);
-        assert_eq!(post_closed(port.post_bytes_timeout(b"x", AT_ONCE)), reason);
-        assert_eq!(
-            post_closed(port.reserve(9).map(drop).map_err(PostError::from)),
-            reason
-        );
-        assert!(port.is_closed());
-        assert_eq!(port.close_reason(), Some(reason));
-    }
+    receives_again_and_again, posts_for_ever, ends_as_told, never_asks,
 }
 
 #[test]
@@ -435,119 +376,6 @@ fn die_of(signal: i32) {
     // SAFETY: `raise` takes a signal number and has no precondition.
     unsafe { libc::raise(signal) };
     idle();
-}
-
-fn idle() {
-    loop {
-        thread::park();
-    }
-}
-
-/// Lets a thread wait in `wait`, kills the peer under it, and says how long it took to notice and how
-/// often it slept meanwhile.
-fn noticed(
-    strategy: WaitStrategy,
-    prepare: impl FnOnce(&MessagePort),
-    wait: fn(&MessagePort) -> CloseReason,
-) -> (Duration, u64) {
-    let (port, mut child, counters) = victim("is_quiet", strategy, "");
-    port.set_wait_strategy(strategy);
-    counters.until(Counters::READY, 1);
-    prepare(&port);
-    let before = port.stats().sleeps;
-    let (started, waits) = std::sync::mpsc::channel();
-    let waiter = thread::spawn(move || {
-        started.send(common::thread_id()).unwrap();
-        let reason = wait(&port);
-        let noticed = Instant::now();
-        assert_eq!(reason, CloseReason::PeerGone);
-        let sleeps = port.stats().sleeps - before;
-        assert_over(&port, reason);
-        (noticed, sleeps)
-    });
-    let thread = waits.recv().unwrap();
-    if strategy != WaitStrategy::Spin {
-        common::until_asleep(std::process::id(), thread);
-    }
-    let start = Instant::now();
-    kill(&mut child);
-    let (noticed, sleeps) = waiter.join().unwrap();
-    (noticed.duration_since(start), sleeps)
-}
-
-fn is_quiet() {
-    let (_port, counters) = on_stage();
-    counters.ready();
-    idle();
-}
-
-#[test]
-fn s52_a_death_wakes_who_waits_for_a_message() {
-    let _quiet = common::descriptors();
-    let waits: [fn(&MessagePort) -> CloseReason; 3] = [
-        |port| closed(port.recv()),
-        |port| closed(port.recv_timeout(common::PATIENCE)),
-        |port| {
-            assert!(port.iter().next().is_none());
-            port.close_reason().unwrap()
-        },
-    ];
-    for strategy in common::STRATEGIES {
-        for wait in waits {
-            let (time, sleeps) = noticed(strategy, |_| (), wait);
-            assert!(time < AT_ONCE, "{strategy:?}: noticed after {time:?}");
-            assert!(sleeps <= 2, "{strategy:?}: {sleeps} sleeps, it polled");
-        }
-    }
-}
-
-#[test]
-fn s52_a_death_wakes_who_waits_for_room() {
-    let _quiet = common::descriptors();
-    let fill = |port: &MessagePort| while port.try_post_bytes(&[1; 100]).is_ok() {};
-    let waits: [fn(&MessagePort) -> CloseReason; 4] = [
-        |port| post_closed(port.post_bytes(&[2; 100])),
-        |port| post_closed(port.post_bytes_timeout(&[2; 100], common::PATIENCE)),
-        |port| post_closed(port.post_message(&common::greeting(8))),
-        |port| post_closed(port.reserve(100).map(drop).map_err(PostError::from)),
-    ];
-    for strategy in common::STRATEGIES {
-        for wait in waits {
-            let (time, sleeps) = noticed(strategy, fill, wait);
-            assert!(time < AT_ONCE, "{strategy:?}: noticed after {time:?}");
-            assert!(sleeps <= 2, "{strategy:?}: {sleeps} sleeps, it polled");
-        }
-    }
-}
-
-#[test]
-fn s52_who_sleeps_until_a_death_is_not_woken_in_between() {
-    let _quiet = common::descriptors();
-    let (port, mut child, counters) = victim("is_quiet", WaitStrategy::Block, "");
-    port.set_wait_strategy(WaitStrategy::Block);
-    counters.until(Counters::READY, 1);
-    // Time passes here because it is what the test is about: a poller would count sleeps.
-    assert!(
-        port.recv_timeout(Duration::from_millis(300))
-            .unwrap()
-            .is_none()
-    );
-    assert!(port.stats().sleeps <= 2, "{:?}", port.stats());
-    kill(&mut child);
-    assert_eq!(closed(port.recv()), CloseReason::PeerGone);
-    assert!(port.stats().sleeps <= 3, "{:?}", port.stats());
-}
-
-#[test]
-fn s52_who_does_not_wait_learns_of_a_death_by_asking() {
-    let _quiet = common::descriptors();
-    let (port, mut child, counters) = victim("is_quiet", WaitStrategy::Block, "");
-    counters.until(Counters::READY, 1);
-    assert!(!port.is_closed());
-    kill(&mut child);
-    assert!(port.is_closed());
-    assert_eq!(port.close_reason(), Some(CloseReason::PeerGone));
-    assert_over(&port, CloseReason::PeerGone);
 }
 
 #[test]

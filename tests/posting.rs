@@ -1,26 +1,24 @@
-//! Posting: S5 to S9, S15, and one reservation at a time. Sizes and room are in `room.rs`.
+//! Posting: S5 to S9 and S15. Sizes and room are in `room.rs`, slots and batches in `reserving.rs`.
 
 mod common;
 
-use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
+use std::cell::RefCell;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use common::{
-    Counters, Greeting, channel, channel_of, closed, greeting, index_of, next, nothing, now,
-    post_closed, sample,
+    Counters, Greeting, channel, channel_of, closed, greeting, next, nothing, now, post_closed,
+    sample,
 };
 use ringport::{CloseReason, MessagePort, PostError, ReserveError};
-use rkyv::rancor::{Fallible, Source};
-use rkyv::ser::Writer;
-use rkyv::{Archive, Place, Serialize};
 
-roles! { posts_in_order, posts_and_exits, publishes_and_aborts, never_receives, closes_its_port }
+roles! {
+    posts_in_order, posts_and_exits, publishes_and_aborts, never_receives, closes_its_port,
+    posts_empty_messages,
+}
 
-const MANY: u64 = 20_000;
+const MANY: u64 = 5000;
 
 /// Posts message `index` in one of the five ways there are.
 fn post_somehow(port: &MessagePort, index: u64) {
@@ -82,11 +80,12 @@ fn s05_messages_arrive_in_order_each_once_and_whole_on_one_thread() {
 fn s05_messages_arrive_in_order_each_once_and_whole_across_threads() {
     let _quiet = common::descriptors();
     for strategy in common::STRATEGIES {
+        let many = common::turns(strategy, MANY);
         let (port1, port2) = channel_of(4096);
         port1.set_wait_strategy(strategy);
         port2.set_wait_strategy(strategy);
-        let poster = thread::spawn(move || (0..MANY).for_each(|index| post_somehow(&port1, index)));
-        for index in 0..MANY {
+        let poster = thread::spawn(move || (0..many).for_each(|index| post_somehow(&port1, index)));
+        for index in 0..many {
             assert_eq!(next(&port2), sample(index), "{strategy:?}");
         }
         assert_eq!(closed(port2.recv()), CloseReason::ClosedByPeer);
@@ -98,11 +97,12 @@ fn s05_messages_arrive_in_order_each_once_and_whole_across_threads() {
 fn s05_messages_arrive_in_order_each_once_and_whole_across_processes() {
     let _quiet = common::descriptors();
     for strategy in common::STRATEGIES {
+        let many = common::turns(strategy, MANY);
         let mut command = common::command("posts_in_order");
         common::tell(&mut command, strategy, "");
         let (port, child) = ringport::Worker::spawn(command).unwrap().into_parts();
         port.set_wait_strategy(strategy);
-        for index in 0..MANY {
+        for index in 0..many {
             assert_eq!(next(&port), sample(index), "{strategy:?}");
         }
         assert_eq!(closed(port.recv()), CloseReason::ClosedByPeer);
@@ -113,7 +113,8 @@ fn s05_messages_arrive_in_order_each_once_and_whole_across_processes() {
 fn posts_in_order() {
     let port = common::parent();
     port.set_wait_strategy(common::strategy());
-    (0..MANY).for_each(|index| post_somehow(&port, index));
+    let many = common::turns(common::strategy(), MANY);
+    (0..many).for_each(|index| post_somehow(&port, index));
 }
 
 #[test]
@@ -169,6 +170,30 @@ fn s06_the_value_is_archived_when_it_is_posted() {
 }
 
 #[test]
+fn s06_the_value_is_archived_when_it_is_posted_not_when_it_is_received() {
+    let _quiet = common::descriptors();
+    let (port1, port2) = channel();
+    let (posted, all_posted) = mpsc::channel::<()>();
+    let receiver = thread::spawn(move || {
+        all_posted.recv().unwrap();
+        for index in 0..50 {
+            let event = port2.recv().unwrap();
+            assert_eq!(event.data::<Greeting>().unwrap().text, greeting(index).text);
+            assert_eq!(next(&port2), [index as u8; 40]);
+        }
+    });
+    let (mut value, mut bytes) = (greeting(0), [0; 40]);
+    for index in 0..50 {
+        value.clone_from(&greeting(index));
+        bytes.fill(index as u8);
+        port1.post_message(&value).unwrap();
+        port1.post_bytes(&bytes).unwrap();
+    }
+    posted.send(()).unwrap();
+    receiver.join().unwrap();
+}
+
+#[test]
 fn s07_a_message_is_there_when_post_returns() {
     let _quiet = common::descriptors();
     let (port1, port2) = channel();
@@ -185,48 +210,6 @@ fn s07_a_message_is_there_when_post_returns() {
             .data::<Greeting>()
             .is_ok()
     );
-}
-
-#[test]
-fn s07_a_batch_is_there_when_publish_returns_and_not_before() {
-    let _quiet = common::descriptors();
-    let (port1, port2) = channel();
-    let mut batch = port1.batch();
-    assert!(batch.is_empty());
-    for index in 0..10 {
-        batch.post_bytes(&sample(index)).unwrap();
-        assert!(nothing(&port2), "visible before it is published");
-    }
-    batch.post(&greeting(10)).unwrap();
-    assert_eq!(batch.len(), 11);
-    assert_eq!(batch.publish(), 11);
-    for index in 0..10 {
-        assert_eq!(now(&port2), sample(index));
-    }
-    let event = port2.try_recv().unwrap().unwrap();
-    assert_eq!(event.data::<Greeting>().unwrap().text, greeting(10).text);
-    assert!(nothing(&port2));
-
-    assert_eq!(port1.batch().publish(), 0);
-    assert!(nothing(&port2), "an empty batch is no message");
-}
-
-#[test]
-fn s07_a_batch_dropped_or_a_slot_dropped_posts_nothing() {
-    let _quiet = common::descriptors();
-    let (port1, port2) = channel_of(4096);
-    for index in 0..500 {
-        let mut batch = port1.batch();
-        batch.post_bytes(b"never").unwrap();
-        batch.post_bytes(b"ever").unwrap();
-        drop(batch);
-        let mut slot = port1.reserve(100).unwrap();
-        slot.write(b"nor this");
-        drop(slot);
-        assert!(nothing(&port2));
-        port1.post_bytes(&sample(index)).unwrap();
-        assert_eq!(now(&port2), sample(index));
-    }
 }
 
 #[test]
@@ -360,6 +343,26 @@ fn s09_empty_messages_are_counted_one_by_one_across_threads() {
 }
 
 #[test]
+fn s09_empty_messages_of_another_process_are_counted_one_by_one() {
+    let _quiet = common::descriptors();
+    let (port, child) = common::worker("posts_empty_messages").into_parts();
+    let lengths: Vec<_> = port.iter().map(|event| event.len()).collect();
+    assert_eq!(lengths.len(), 900);
+    for (length, index) in lengths.into_iter().zip(0..) {
+        assert_eq!(length, usize::from(index % 3 == 0));
+    }
+    common::end_well(child);
+}
+
+fn posts_empty_messages() {
+    let port = common::parent();
+    for index in 0..900 {
+        let bytes: &[u8] = if index % 3 == 0 { b"x" } else { b"" };
+        port.post_bytes(bytes).unwrap();
+    }
+}
+
+#[test]
 fn s15_posting_to_a_port_closed_by_its_peer_is_an_error() {
     let _quiet = common::descriptors();
     let (port1, port2) = channel();
@@ -432,150 +435,4 @@ fn assert_all_posts_are_closed(port: &MessagePort, reason: CloseReason) {
     }
     let shown = PostError::Closed(reason).to_string();
     assert!(shown.contains(&reason.to_string()), "{shown}");
-}
-
-#[test]
-fn one_reservation_at_a_time_others_are_busy() {
-    let _quiet = common::descriptors();
-    let (port1, port2) = channel();
-    let slot = port1.reserve(8).unwrap();
-    assert_all_posts_are_busy(&port1);
-    drop(slot);
-    let mut batch = port1.batch();
-    batch.post_bytes(b"in the batch").unwrap();
-    assert_all_posts_are_busy(&port1);
-    // The other direction and receiving have nothing to do with it.
-    port2.post_bytes(b"back").unwrap();
-    assert_eq!(now(&port1), b"back");
-    batch.post_bytes(b"still open").unwrap();
-    assert_eq!(batch.publish(), 2);
-    port1.post_bytes(b"free again").unwrap();
-    for expected in ["in the batch", "still open", "free again"] {
-        assert_eq!(now(&port2), expected.as_bytes());
-    }
-    assert!(nothing(&port2));
-}
-
-#[track_caller]
-fn assert_all_posts_are_busy(port: &MessagePort) {
-    assert!(matches!(port.post_bytes(b"x"), Err(PostError::Busy)));
-    assert!(matches!(port.try_post_bytes(b"x"), Err(PostError::Busy)));
-    assert!(matches!(
-        port.post_message(&greeting(1)),
-        Err(PostError::Busy)
-    ));
-    assert!(matches!(port.reserve(1).err(), Some(ReserveError::Busy)));
-    assert!(matches!(
-        port.reserve_aligned(1, 32).err(),
-        Some(ReserveError::Busy)
-    ));
-    let mut second = port.batch();
-    assert!(matches!(second.post_bytes(b"x"), Err(PostError::Busy)));
-    assert_eq!(second.publish(), 0);
-}
-
-thread_local! {
-    static PORT: RefCell<Option<Rc<MessagePort>>> = const { RefCell::new(None) };
-    static INNER: RefCell<Vec<PostError>> = const { RefCell::new(Vec::new()) };
-    static MISCHIEF: Cell<Mischief> = const { Cell::new(Mischief::PostAgain) };
-}
-
-#[derive(Clone, Copy)]
-enum Mischief {
-    PostAgain,
-    Panic,
-    Fail,
-}
-
-/// A value that does something while it is serialised, after it has written a little.
-struct Mischievous;
-
-#[derive(Debug)]
-struct Refused;
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("this value does not want to be sent")
-    }
-}
-
-impl std::error::Error for Refused {}
-
-impl Archive for Mischievous {
-    type Archived = rkyv::Archived<u32>;
-    type Resolver = ();
-
-    fn resolve(&self, (): (), out: Place<Self::Archived>) {
-        out.write(77.into());
-    }
-}
-
-impl<S: Fallible<Error: Source> + Writer + ?Sized> Serialize<S> for Mischievous {
-    fn serialize(&self, serializer: &mut S) -> Result<(), S::Error> {
-        serializer.write(&[0xee; 12])?;
-        match MISCHIEF.get() {
-            Mischief::PostAgain => {
-                let port = PORT.with_borrow(|port| port.clone().unwrap());
-                let inner = [
-                    port.post_bytes(b"inner").unwrap_err(),
-                    port.post_message(&5_u32).unwrap_err(),
-                    port.reserve(4).map(drop).unwrap_err().into(),
-                ];
-                INNER.with_borrow_mut(|seen| seen.extend(inner));
-                Ok(())
-            }
-            Mischief::Panic => panic!("while serialising"),
-            Mischief::Fail => Err(Source::new(Refused)),
-        }
-    }
-}
-
-#[test]
-fn posting_from_inside_a_serialize_impl_is_busy() {
-    let _quiet = common::descriptors();
-    let (port1, port2) = channel();
-    let port1 = Rc::new(port1);
-    PORT.set(Some(Rc::clone(&port1)));
-    MISCHIEF.set(Mischief::PostAgain);
-    port1.post_message(&Mischievous).unwrap();
-    let mut batch = port1.batch();
-    batch.post(&Mischievous).unwrap();
-    assert_eq!(batch.publish(), 1);
-    let inner = INNER.take();
-    assert_eq!(inner.len(), 6);
-    for error in inner {
-        assert!(matches!(error, PostError::Busy), "{error:?}");
-    }
-    for _ in 0..2 {
-        let event = port2.try_recv().unwrap().unwrap();
-        assert_eq!(*event.data::<Mischievous>().unwrap(), 77);
-    }
-    assert!(nothing(&port2));
-    PORT.set(None);
-}
-
-#[test]
-fn a_serialize_impl_that_fails_or_panics_leaves_no_trace() {
-    let _quiet = common::descriptors();
-    let (port1, port2) = channel_of(4096);
-    for index in 0..200 {
-        MISCHIEF.set(Mischief::Fail);
-        let error = port1.post_message(&Mischievous).unwrap_err();
-        assert!(matches!(error, PostError::Serialize(_)), "{error:?}");
-        let cause = std::error::Error::source(&error).map_or(String::new(), |e| e.to_string());
-        assert!(
-            format!("{error} {cause}").contains("does not want to be sent"),
-            "{error}"
-        );
-        assert!(nothing(&port2));
-
-        if index < 5 {
-            MISCHIEF.set(Mischief::Panic);
-            let post = AssertUnwindSafe(|| port1.post_message(&Mischievous));
-            assert!(catch_unwind(post).is_err());
-            assert!(nothing(&port2));
-        }
-        port1.post_bytes(&sample(index)).unwrap();
-        assert_eq!(index_of(&now(&port2)), index);
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Two processes, each of which sleeps for every answer; delays at random put the post before, between
 //! and after the steps of going to sleep. One wake-up lost, and a wait runs into its timeout. A round
-//! of one message keeps both sides FENCED. A round of 300, published at once, makes both sides post without
+//! of one message keeps both sides FENCED. A round of 600, published at once, makes both sides post without
 //! fences, so that each sleep begins with the heavy barrier. The fallbacks for processes that cannot have
 //! that barrier are soaked the same way.
 //!
@@ -25,8 +25,8 @@ roles! {
 const SHORT: u64 = 20_000;
 /// Rounds with one child, few enough that a chunk is far from the watchdog's limit.
 const CHUNK: u64 = 20_000;
-/// Messages of a round after which both sides post without fences (the library's threshold is 256).
-const BURST: u64 = 300;
+/// Messages of a round after which both sides post without fences (the library: 256 to 511 without a sleep).
+const BURST: u64 = 600;
 
 const BOTH_SLEEP: [WaitStrategy; 2] = [WaitStrategy::Block; 2];
 /// This side spins, so that its next post comes close upon the answer, while the worker goes to sleep.

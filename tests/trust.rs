@@ -5,7 +5,9 @@ mod common;
 use std::os::fd::OwnedFd;
 use std::thread;
 
-use common::{Greeting, channel, channel_of, closed, greeting, nothing, now, sample, sample_of};
+use common::{
+    Greeting, channel, channel_of, closed, greeting, nothing, now, sample, sample_of, trust,
+};
 use memmap2::{MmapOptions, MmapRaw};
 use ringport::{CloseReason, MessagePort};
 
@@ -50,11 +52,6 @@ fn is_shared(bytes: &[u8]) -> bool {
         (parse(from)..parse(to)).contains(&address)
     });
     line.expect("the address is mapped").contains("/memfd:")
-}
-
-fn trust(port: &MessagePort) {
-    // SAFETY: the other end is held by these tests only, which post through the library.
-    unsafe { port.trust_peer() };
 }
 
 #[test]

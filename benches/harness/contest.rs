@@ -4,7 +4,8 @@
 //! absolute figure is worth much. Every figure here is a ratio of a slice to the slices of its rival
 //! right before and right after it, and belongs to the regime that the line floor showed around it.
 
-use super::{Options, Pair};
+use super::Options;
+use super::pair::Pair;
 
 /// How far apart the two CPUs seem to be, told by the line floor's round trip.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,15 +59,17 @@ pub struct Row {
 pub struct Contest {
     pairs: Vec<Pair>,
     journal: Vec<(&'static str, f64)>,
+    disturbed: usize,
 }
 
 impl Contest {
     /// Gathers contenders; one of them must be called `line`.
     pub fn new(pairs: Vec<Pair>) -> Self {
-        assert!(pairs.iter().any(|pair| pair.name == "line"));
+        assert!(pairs.iter().any(|pair| pair.name() == "line"));
         Contest {
             pairs,
             journal: Vec::new(),
+            disturbed: 0,
         }
     }
 
@@ -78,11 +81,15 @@ impl Contest {
         }
         let rounds = cycle.iter().cycle().take(cycle.len() * options.rounds);
         for &name in rounds.chain(&cycle[..2]) {
-            let pair = self.pairs.iter_mut().find(|pair| pair.name == name);
-            let (each, _) = pair
+            let pair = self.pairs.iter_mut().find(|pair| pair.name() == name);
+            let slice = pair
                 .expect("the cycle names contenders")
                 .slice(options.slice);
-            self.journal.push((name, each));
+            if slice.disturbed {
+                self.disturbed += 1;
+            } else {
+                self.journal.push((name, slice.each));
+            }
         }
     }
 
@@ -142,8 +149,9 @@ impl Contest {
             .filter(|&at| journal.regime(at).is_none())
             .count();
         println!(
-            "\n{unsteady} of {} slices left out: the floor changed around them",
-            journal.0.len()
+            "\nof {} slices {} left out: somebody else had a CPU; {unsteady}: the floor changed around them",
+            journal.0.len() + self.disturbed,
+            self.disturbed,
         );
         bars.iter().for_each(|bar| println!("{bar}"));
     }

@@ -14,32 +14,36 @@ use super::{Peer, lead, peer, peer_command};
 
 const MAP: &str = "RINGPORT_BENCH_LINES";
 
-/// Neighbouring lines are prefetched in pairs, so the two that count lie further apart.
-const PONG: usize = 256;
-const LENGTH: usize = 4096;
+/// Where a line lies in the shared cache depends on its address, and makes a difference of a third.
+/// So that the floor is no lottery, the two processes move on to other lines now and then.
+const PAIRS: u64 = 64;
+const ROUNDS_A_PAIR: u64 = 256;
+const PAIR_SIZE: usize = 4096;
+/// Neighbouring lines are prefetched in pairs, so the two of one pair lie further apart.
+const PONG: usize = 2048;
+const LENGTH: usize = PAIRS as usize * PAIR_SIZE;
 
-/// The two lines.
+/// All the lines.
 struct Lines(MmapRaw);
 
 impl Lines {
     fn map(file: i32) -> Self {
         let map = MmapOptions::new().len(LENGTH).map_raw(file);
-        Lines(map.expect("a page can be mapped"))
+        Lines(map.expect("some pages can be mapped"))
     }
 
     fn word(&self, offset: usize) -> &AtomicU64 {
-        debug_assert!(offset < LENGTH && offset % 8 == 0);
-        // SAFETY: the offset is 0 or PONG, inside the page this map is and a multiple of 8; the
-        // memory stays mapped as long as `self`, and both processes touch it only through atomics.
+        assert!(offset < LENGTH && offset % 8 == 0);
+        // SAFETY: the offset was just checked; the memory stays mapped as long as `self`, and both
+        // processes touch it only through atomics.
         unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(offset).cast()) }
     }
 
-    fn ping(&self) -> &AtomicU64 {
-        self.word(0)
-    }
-
-    fn pong(&self) -> &AtomicU64 {
-        self.word(PONG)
+    /// The two lines over which the round trips from `value` on go, and how many of `units` do.
+    fn pair(&self, value: u64, units: u64) -> (&AtomicU64, &AtomicU64, u64) {
+        let pair = (value / ROUNDS_A_PAIR % PAIRS) as usize * PAIR_SIZE;
+        let rounds = ROUNDS_A_PAIR - value % ROUNDS_A_PAIR;
+        (self.word(pair), self.word(pair + PONG), rounds.min(units))
     }
 }
 
@@ -53,25 +57,26 @@ fn wait_for(line: &AtomicU64, value: u64) {
 pub fn run_lead(name: &str, mut each: impl FnMut(), mut note: impl FnMut() -> String) {
     // Not close-on-exec: the peer inherits the descriptor under its number.
     let file = memfd_create("bench-lines", MFdFlags::empty()).expect("a memfd");
-    ftruncate(&file, LENGTH as i64).expect("a page of memory");
+    ftruncate(&file, LENGTH as i64).expect("some pages of memory");
     let lines = Lines::map(file.as_raw_fd());
     let process = peer_command(name)
         .env(MAP, file.as_raw_fd().to_string())
         .spawn();
     let mut peer = Peer::new(process.expect("a peer can be started"));
     let mut value = 0;
-    lead(
-        |order| peer.tell(order),
-        |units| {
-            for _ in 0..units {
+    lead(&mut peer, |units| {
+        let end = value + units;
+        while value < end {
+            let (ping, pong, rounds) = lines.pair(value, end - value);
+            for _ in 0..rounds {
                 value += 1;
-                lines.ping().store(value, Ordering::Release);
-                wait_for(lines.pong(), value);
+                ping.store(value, Ordering::Release);
+                wait_for(pong, value);
                 each();
             }
-            note()
-        },
-    );
+        }
+        note()
+    });
     peer.finish();
 }
 
@@ -81,10 +86,14 @@ pub fn run_peer() {
     let lines = Lines::map(file.parse().expect("a descriptor is a number"));
     let mut value = 0;
     peer(|units| {
-        for _ in 0..units {
-            value += 1;
-            wait_for(lines.ping(), value);
-            lines.pong().store(value, Ordering::Release);
+        let end = value + units;
+        while value < end {
+            let (ping, pong, rounds) = lines.pair(value, end - value);
+            for _ in 0..rounds {
+                value += 1;
+                wait_for(ping, value);
+                pong.store(value, Ordering::Release);
+            }
         }
     });
 }

@@ -15,15 +15,17 @@
 mod contest;
 pub mod line;
 pub mod no_wake;
+mod pair;
 pub mod payload;
 
 pub use contest::{Contest, Measure, Row};
+pub use pair::Pair;
 
 use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{self, Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
@@ -181,16 +183,38 @@ fn next_order() -> Option<Order> {
     })
 }
 
-/// The life of a lead: passes every order on, does its half, tells the time it took and whatever
-/// note `half` returned.
-pub fn lead(mut pass_on: impl FnMut(Order), mut half: impl FnMut(u64) -> String) {
+/// Who does the other half of a lead's work.
+pub trait Partner {
+    /// Passes an order on.
+    fn tell(&mut self, order: Order);
+    /// The process it works in.
+    fn process(&self) -> u32;
+}
+
+/// The life of a lead: passes every order on, does its half, and tells the time that took, for how
+/// much of it somebody else had one of the two CPUs, and whatever note `half` returned.
+pub fn lead(partner: &mut impl Partner, mut half: impl FnMut(u64) -> String) {
     while let Some(order) = next_order() {
-        pass_on(order);
+        partner.tell(order);
         half(order.warm_up);
+        let waited = || waited(process::id()) + waited(partner.process());
+        let waited_before = waited();
         let begun = Instant::now();
         let note = half(order.units);
-        println!("{} {note}", begun.elapsed().as_nanos());
+        let taken = begun.elapsed().as_nanos();
+        println!("{taken} {} {note}", waited() - waited_before);
     }
+}
+
+/// Nanoseconds that the threads of a process have so far stood in line for a CPU; 0 on a kernel that
+/// does not tell.
+fn waited(process: u32) -> u64 {
+    let of_thread = |thread: fs::DirEntry| -> Option<u64> {
+        let times = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        times.split(' ').nth(1)?.parse().ok()
+    };
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    threads.map_or(0, |threads| threads.flatten().filter_map(of_thread).sum())
 }
 
 /// The life of a peer: does its half of every order.
@@ -231,16 +255,21 @@ impl Peer {
         Peer { process, orders }
     }
 
-    /// Passes an order on.
-    pub fn tell(&mut self, order: Order) {
-        order.send(&self.orders);
-    }
-
     /// Lets the peer end, and checks that it ended well.
     pub fn finish(mut self) {
         drop(self.orders);
         let status = self.process.wait().expect("the peer is our child");
         assert!(status.success(), "the peer failed: {status}");
+    }
+}
+
+impl Partner for Peer {
+    fn tell(&mut self, order: Order) {
+        order.send(&self.orders);
+    }
+
+    fn process(&self) -> u32 {
+        self.process.id()
     }
 }
 
@@ -259,81 +288,4 @@ pub fn port_to_lead() -> MessagePort {
         .expect("the lead gave one");
     port.set_wait_strategy(WaitStrategy::Spin);
     port
-}
-
-/// The coordinator's handle on one contender: its lead, and through it its peer.
-pub struct Pair {
-    name: &'static str,
-    lead: Child,
-    orders: ChildStdin,
-    replies: BufReader<ChildStdout>,
-    units: u64,
-}
-
-impl Pair {
-    /// Starts the pair that this executable calls `name`.
-    pub fn start(name: &'static str) -> Self {
-        Self::start_as(
-            name,
-            &env::current_exe().expect("this program has a path"),
-            name,
-        )
-    }
-
-    /// Starts the pair that `program` calls `role`, to be known as `name` here.
-    pub fn start_as(name: &'static str, program: &Path, role: &str) -> Self {
-        let [a, b] = cpus().expect("the coordinator has checked");
-        let mut lead = command(program, "lead", role)
-            .env(CPUS, format!("{a},{b}"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a lead can be started");
-        let orders = lead.stdin.take().expect("piped");
-        let replies = BufReader::new(lead.stdout.take().expect("piped"));
-        Pair {
-            name,
-            lead,
-            orders,
-            replies,
-            units: 1000,
-        }
-    }
-
-    /// Lets the pair work for about `length`. Answers nanoseconds per unit, and the lead's note.
-    pub fn slice(&mut self, length: Duration) -> (f64, String) {
-        let units = self.units;
-        Order {
-            warm_up: 1000 + units / 20,
-            units,
-        }
-        .send(&self.orders);
-        let mut reply = String::new();
-        self.replies
-            .read_line(&mut reply)
-            .expect("the pipe is readable");
-        let (nanoseconds, note) = reply
-            .trim_end_matches('\n')
-            .split_once(' ')
-            .unwrap_or_else(|| panic!("{} ended in the middle of a slice", self.name));
-        let taken: f64 = nanoseconds.parse().expect("a reply begins with a number");
-        assert!(taken > 0.0, "{} took no time", self.name);
-        // The next slice gets the length right, even if the machine has changed its pace.
-        let correction = (length.as_nanos() as f64 / taken).clamp(1.0 / 16.0, 16.0);
-        self.units = ((units as f64 * correction) as u64).max(100);
-        (taken / units as f64, note.to_string())
-    }
-
-    /// Finds how many units fill a slice of `length`, and has every page touched meanwhile.
-    pub fn calibrate(&mut self, length: Duration) {
-        for _ in 0..3 {
-            self.slice(length);
-        }
-    }
-
-    /// Lets both processes end, and checks that they ended well.
-    pub fn finish(mut self) {
-        drop(self.orders);
-        let status = self.lead.wait().expect("the lead is our child");
-        assert!(status.success(), "{} failed: {status}", self.name);
-    }
 }

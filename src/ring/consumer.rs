@@ -63,6 +63,15 @@ impl Consumer {
         self.taken.get()
     }
 
+    /// Whether something stands at the next position, good or bad: [`peek`](Consumer::peek) tells.
+    #[inline(always)]
+    pub(crate) fn has_news(&self) -> bool {
+        let offset = self.ring.offset(self.taken.get());
+        // Relaxed, because `peek` reads it again with Acquire.
+        // PEER: any value is possible; only whether it is zero matters here.
+        self.memory.word(offset).load(Ordering::Relaxed) != 0
+    }
+
     /// The next record, if one is published. Looking does not take it.
     #[inline(always)]
     pub(crate) fn peek(&self) -> Result<Option<Record>, Corrupt> {

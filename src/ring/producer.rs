@@ -41,7 +41,12 @@ pub(crate) struct Place {
 impl Place {
     #[inline(always)]
     pub(super) fn at(position: u64, offset: usize, len: usize, align: usize) -> Place {
-        let pad = (offset + RECORD_HEADER).wrapping_neg() & (align - 1);
+        // Offsets are 8 modulo 16, so that payloads are 16-aligned as they are.
+        let pad = if align == RECORD_ALIGN {
+            0
+        } else {
+            (offset + RECORD_HEADER).wrapping_neg() & (align - 1)
+        };
         Place {
             position,
             offset,
@@ -209,6 +214,7 @@ impl Producer {
 
     /// Looks how far the consumer is by now.
     #[cold]
+    #[inline(never)]
     fn make_room(&self, end: u64) -> Result<(), Refused> {
         let cached = self.limit.get().wrapping_sub(self.ring.capacity() as u64);
         // ORDERING: Acquire pairs with the consumer's Release in `Consumer::give_back`: its reads of
@@ -228,6 +234,11 @@ impl Producer {
             return Err(Refused::Full);
         }
         Ok(())
+    }
+
+    /// Whether there is room now for what was refused last, or the peer's word of it is corrupt.
+    pub(crate) fn has_room(&self) -> bool {
+        self.make_room(self.wanted.get()) != Err(Refused::Full)
     }
 
     /// Bytes free as last seen, and bytes that the last refused post needed.

@@ -5,12 +5,15 @@
 
 mod counters;
 mod peer;
+mod victim;
 
 pub use counters::Counters;
 pub use peer::{
     ROLE, begin_role, command, end_well, how, parent, receive_descriptors, send_descriptors,
     strategy, tell, worker,
 };
+
+pub use victim::{assert_over, idle, kill, on_stage, rest, victim};
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -89,9 +92,14 @@ impl Drop for Quiet {
     }
 }
 
-/// How many descriptors this process has open (one of them is the directory being read).
+/// How many descriptors this process has open. Files of `/proc` and `/sys` do not count: this function opens
+/// one, and the C library does for a moment when a thread starts.
 pub fn count_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    links
+        .filter(|link| !link.starts_with("/proc") && !link.starts_with("/sys"))
+        .count()
 }
 
 /// The names in `/dev/shm` that could be ours. Other programs put theirs there at any time.
@@ -135,6 +143,16 @@ pub fn post_closed(answer: Result<(), PostError>) -> CloseReason {
     match answer {
         Err(PostError::Closed(reason)) => reason,
         other => panic!("wanted Closed, got {other:?}"),
+    }
+}
+
+/// How many of `most` turns a test takes: where spinners outnumber the CPUs, each turn of theirs may wait
+/// for the scheduler.
+pub fn turns(strategy: WaitStrategy, most: u64) -> u64 {
+    if strategy == WaitStrategy::Spin {
+        most / 10
+    } else {
+        most
     }
 }
 
@@ -186,6 +204,19 @@ pub fn sample_of(index: u64, length: usize) -> Vec<u8> {
 #[track_caller]
 pub fn index_of(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes[..8].try_into().unwrap())
+}
+
+/// Makes a port read in place.
+pub fn trust(port: &MessagePort) {
+    // SAFETY: the other end is held by the tests only, which post through the library.
+    unsafe { port.trust_peer() };
+}
+
+/// The same, on a condition.
+pub fn trust_if(port: &MessagePort, yes: bool) {
+    if yes {
+        trust(port);
+    }
 }
 
 /// A typed message with what needs following: a string and a vector.
