@@ -132,14 +132,15 @@ fn access<T: Message>(bytes: &[u8]) -> Result<&T::Archived, DataError> {
     )
 }
 
-/// A private copy of a message, aligned to what any slot can ask for.
-type Buffer = AlignedVec<128>;
+/// A private copy of a message, aligned to what any slot can ask for. Boxed, so that an event that is
+/// passed on moves one word of it and not three.
+type Buffer = Box<AlignedVec<128>>;
 
 /// Buffers for copies, at most four, none larger than a message of this port can be.
 #[derive(Default)]
 pub(crate) struct Pool {
     /// The one that is used as long as one message is held at a time.
-    first: Cell<Buffer>,
+    first: Cell<Option<Buffer>>,
     more: RefCell<Vec<Buffer>>,
 }
 
@@ -149,20 +150,18 @@ impl Pool {
     /// A buffer with room for `len` bytes, its length anything up to its capacity.
     #[inline(always)]
     pub(crate) fn take(&self, len: usize) -> Buffer {
-        let buffer = self.first.take();
-        if buffer.capacity() < len {
-            return self.find(buffer, len);
+        match self.first.take() {
+            Some(buffer) if buffer.capacity() >= len => buffer,
+            other => self.find(other, len),
         }
-        buffer
     }
 
     #[cold]
-    fn find(&self, first: Buffer, len: usize) -> Buffer {
-        let mut buffer = if first.capacity() == 0 {
-            self.more.borrow_mut().pop().unwrap_or_default()
-        } else {
-            first
-        };
+    #[inline(never)]
+    fn find(&self, first: Option<Buffer>, len: usize) -> Buffer {
+        let mut buffer = first
+            .or_else(|| self.more.borrow_mut().pop())
+            .unwrap_or_default();
         buffer.clear();
         buffer.reserve(len);
         buffer
@@ -170,13 +169,13 @@ impl Pool {
 
     #[inline(always)]
     fn put_back(&self, buffer: Buffer) {
-        let other = self.first.replace(buffer);
-        if other.capacity() != 0 {
+        if let Some(other) = self.first.replace(Some(buffer)) {
             self.keep(other);
         }
     }
 
     #[cold]
+    #[inline(never)]
     fn keep(&self, buffer: Buffer) {
         let mut more = self.more.borrow_mut();
         if more.len() < Pool::MORE {
@@ -193,14 +192,11 @@ pub struct MessageEvent<'p> {
     port: &'p MessagePort,
     /// What is shown: the buffer's bytes, or the ring's.
     bytes: NonNull<[u8]>,
-    /// Empty, of no capacity, if the message is shown in place.
-    buffer: ManuallyDrop<Buffer>,
-    /// Where the record shown in place stands, or [`COPIED`].
+    /// `None` if the message is shown in place.
+    buffer: Option<Buffer>,
+    /// Where the record that is shown in place stands.
     position: u64,
 }
-
-/// No record's position, since those are 8 modulo 16.
-const COPIED: u64 = 0;
 
 impl<'p> MessageEvent<'p> {
     #[inline(always)]
@@ -208,8 +204,8 @@ impl<'p> MessageEvent<'p> {
         MessageEvent {
             port,
             bytes: NonNull::from(buffer.as_slice()),
-            buffer: ManuallyDrop::new(buffer),
-            position: COPIED,
+            buffer: Some(buffer),
+            position: 0,
         }
     }
 
@@ -226,7 +222,7 @@ impl<'p> MessageEvent<'p> {
         MessageEvent {
             port,
             bytes,
-            buffer: ManuallyDrop::new(Buffer::new()),
+            buffer: None,
             position,
         }
     }
@@ -251,7 +247,7 @@ impl<'p> MessageEvent<'p> {
 
     /// Whether this shows the ring itself and not a copy.
     pub fn is_in_place(&self) -> bool {
-        self.position != COPIED
+        self.buffer.is_none()
     }
 
     /// The message as an archive of `T`, validated.
@@ -270,14 +266,14 @@ impl<'p> MessageEvent<'p> {
     /// The message apart from its port: it can be kept, and sent to another thread. A copied message
     /// (the default) is not copied again.
     pub fn into_owned(self) -> OwnedMessageEvent {
-        if self.is_in_place() {
-            let mut buffer = Buffer::new();
-            buffer.extend_from_slice(self.bytes());
-            return OwnedMessageEvent { buffer };
-        }
+        // Not dropped: dropping gives back what was taken here.
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: taken once, from an event that is never dropped nor used again.
-        let buffer = unsafe { ManuallyDrop::take(&mut this.buffer) };
+        let buffer = this.buffer.take().unwrap_or_else(|| {
+            let mut buffer = Buffer::default();
+            buffer.extend_from_slice(this.bytes());
+            this.port.put_back(this.position);
+            buffer
+        });
         OwnedMessageEvent { buffer }
     }
 }
@@ -285,13 +281,9 @@ impl<'p> MessageEvent<'p> {
 impl Drop for MessageEvent<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.position == COPIED {
-            // SAFETY: nobody uses the buffer after this.
-            let buffer = unsafe { ManuallyDrop::take(&mut self.buffer) };
-            self.port.pool.put_back(buffer);
-        } else {
-            // The buffer owns nothing.
-            self.port.put_back(self.position);
+        match self.buffer.take() {
+            Some(buffer) => self.port.pool.put_back(buffer),
+            None => self.port.put_back(self.position),
         }
     }
 }

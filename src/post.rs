@@ -295,8 +295,8 @@ impl MessagePort {
         // Twice, if what is contiguous, or known to be free, was too short for it. More often only if
         // its length changes from one serialisation to the next.
         for _ in 0..4 {
-            let place = match self.producer.open_place(cursor, hint.get()) {
-                Ok(place) => place,
+            let open = match self.producer.open_place(cursor, hint.get()) {
+                Ok(open) => open,
                 Err(Refused::Full) if hint.get() == 0 => {
                     // Not even room for an empty message: learn the length, without writing.
                     // SAFETY: no byte is written to a room of none.
@@ -308,12 +308,12 @@ impl MessagePort {
                 }
                 Err(refused) => return self.refused(refused, hint.get()),
             };
-            let start = self.producer.memory().ptr(place.payload());
-            // SAFETY: the place is reserved for this draft: `len` bytes, at an offset that is a
+            let start = self.producer.memory().ptr(open.payload());
+            // SAFETY: the place is reserved for this draft: `room` bytes, at an offset that is a
             // multiple of 16 in a ring that is page-aligned.
-            let len = unsafe { crate::message::archive(value, start, place.len(), &self.scratch) }?;
-            if len <= place.len() {
-                return Ok(Some(place.shortened(len)));
+            let len = unsafe { crate::message::archive(value, start, open.room(), &self.scratch) }?;
+            if len <= open.room() {
+                return Ok(Some(self.producer.end_open(open, len)));
             }
             hint.set(len);
         }

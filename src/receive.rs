@@ -153,6 +153,16 @@ impl MessagePort {
         }
     }
 
+    /// Wakes the peer if it waits for room at all: this side is about to sleep, and will give no more.
+    ///
+    /// It matters where events are held in place. The peer's message may fit beside them though the
+    /// room it would like is not there.
+    pub(crate) fn offer_all_room(&self) {
+        if self.doorbell.signal().look_for_sleeper() & state::WANTS_ROOM != 0 {
+            self.wake_peer(state::WANTS_ROOM);
+        }
+    }
+
     #[cold]
     fn offer_room(&self) {
         let target = self.doorbell.signal().peer_room_target();

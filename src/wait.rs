@@ -196,20 +196,30 @@ impl MessagePort {
         result
     }
 
+    /// Looks up to so many times. For room it is not content with little, but for the last look.
     #[inline(always)]
     fn look_often(&self, wants: u32, times: u32) -> bool {
         for _ in 0..times {
-            if self.is_ready(wants) {
+            if wants == state::WANTS_ROOM {
+                // The consumer writes its read position for every message, and each look takes that
+                // line away from it: look seldom, and wait for room for many messages.
+                if self.producer.has_much_room() || self.known_end().is_some() {
+                    return true;
+                }
+                for _ in 0..8 {
+                    spin_loop();
+                }
+            } else if self.is_ready(wants) {
                 return true;
             }
-            pause(wants);
         }
-        false
+        self.is_ready(wants)
     }
 
     /// Check, arm, check again, sleep.
     fn sleep_until(&self, wants: u32, deadline: Option<Instant>) -> Result<bool, SystemError> {
         let signal = self.doorbell.signal();
+        self.offer_all_room();
         loop {
             self.note(self.doorbell.drain_if_due());
             let pace = self.arm_for(wants);
@@ -348,19 +358,6 @@ impl MessagePort {
     pub(crate) fn disarm(&self) {
         if self.armed.get() != 0 {
             self.doorbell.signal().disarm(self.armed.replace(0));
-        }
-    }
-}
-
-/// Between two looks of a spinner.
-#[inline(always)]
-fn pause(wants: u32) {
-    // A header's cache line stays here until the peer writes it, so looking for a message costs nobody
-    // anything. But the consumer writes its read position for every message: each look takes that line
-    // away from it, so look seldom, and find room for many messages at a time.
-    if wants & state::WANTS_ROOM != 0 {
-        for _ in 0..8 {
-            spin_loop();
         }
     }
 }

@@ -80,39 +80,29 @@ impl Consumer {
             let offset = self.ring.offset(position);
             // ORDERING: Acquire pairs with the Release in `Producer::publish`: the payload, and the
             // zero after the record, are seen with the header.
-            // PEER: any value is possible; `parse_header` and `check` look at every bit of this one copy.
+            // PEER: any value is possible; every bit of this one copy is checked below.
             let word = self.memory.word(offset).load(Ordering::Acquire);
             if word == 0 {
                 return Ok(None);
             }
             match parse_header(word) {
-                Some(RecordHeader::Message { len, pad }) => {
-                    return self.check(position, offset, len, pad).map(Some);
+                Some(RecordHeader::Message { len, pad, tail }) => {
+                    let size = record_size(len, pad);
+                    if size > self.ring.max_record() || offset + size + tail > self.ring.capacity()
+                    {
+                        return Err(Corrupt);
+                    }
+                    return Ok(Some(Record {
+                        position,
+                        end: position.wrapping_add((size + tail) as u64),
+                        payload: offset + RECORD_HEADER + pad,
+                        len,
+                    }));
                 }
                 Some(RecordHeader::Wrap) if offset != RECORD_HEADER => self.follow_wrap(position),
                 _ => return Err(Corrupt),
             }
         }
-    }
-
-    #[inline(always)]
-    fn check(
-        &self,
-        position: u64,
-        offset: usize,
-        len: usize,
-        pad: usize,
-    ) -> Result<Record, Corrupt> {
-        let size = record_size(len, pad);
-        if size > self.ring.max_record() || offset + size > self.ring.capacity() {
-            return Err(Corrupt);
-        }
-        Ok(Record {
-            position,
-            end: position.wrapping_add(size as u64),
-            payload: offset + RECORD_HEADER + pad,
-            len,
-        })
     }
 
     /// Takes a WRAP, and gives its room back at once unless an older record is still held.

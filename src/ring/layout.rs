@@ -17,10 +17,10 @@
 //!  …     ring 2 → 1   capacity bytes
 //!
 //! record at position p ≡ 8 (mod 16)
-//! 0        8                  8+pad             8+pad+length    (total rounded up to 16)
+//! 0        8                  8+pad             8+pad+length    (rounded up to 16, plus tail)
 //! | header | items, padding   | payload         | padding |
 //!
-//! header   0–31 payload length · 32–39 item count · 40–47 kind · 48–55 pad/16 · 56–62 zero · 63 published
+//! header   0–31 payload length · 32–39 item count · 40–47 kind · 48–55 pad/16 · 56–62 tail/16 · 63 published
 //! ```
 //!
 //! All numbers are little-endian. A line is 128 bytes because processors fetch neighbouring cache
@@ -161,6 +161,8 @@ const _: () = {
 
 /// Bytes of a record's header; also what keeps payloads 16-aligned at positions 8 modulo 16.
 pub(crate) const RECORD_HEADER: usize = 8;
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
 /// Records take up multiples of this many bytes.
 pub(crate) const RECORD_ALIGN: usize = 16;
 /// The largest alignment a payload can be given.
@@ -173,16 +175,17 @@ const KIND_WRAP: u64 = 2;
 /// The header of a record that says: the next record starts at the ring's offset 8.
 pub(crate) const WRAP: u64 = PUBLISHED | KIND_WRAP << 40;
 
-/// The header of a message record: payload bytes, and padding bytes (a multiple of 16) before them.
+/// The header of a message record: payload bytes, and padding bytes before them and after the record
+/// (multiples of 16 below 4096 and 2048).
 #[inline(always)]
-pub(crate) const fn message_header(len: usize, pad: usize) -> u64 {
-    PUBLISHED | (pad as u64 / 16) << 48 | KIND_MESSAGE << 40 | len as u64
+pub(crate) const fn message_header(len: usize, pad: usize, tail: usize) -> u64 {
+    PUBLISHED | (tail as u64 / 16) << 56 | (pad as u64 / 16) << 48 | KIND_MESSAGE << 40 | len as u64
 }
 
 /// What a published header word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordHeader {
-    Message { len: usize, pad: usize },
+    Message { len: usize, pad: usize, tail: usize },
     Wrap,
 }
 
@@ -191,12 +194,14 @@ pub(crate) enum RecordHeader {
 pub(crate) const fn parse_header(word: u64) -> Option<RecordHeader> {
     const LEN: u64 = 0xffff_ffff;
     const PAD: u64 = 0xff << 48;
-    // Every other bit is fixed: published, seven zero bits, the kind, no items (nothing travels with
-    // a message in this version).
-    if word & !(LEN | PAD) == PUBLISHED | KIND_MESSAGE << 40 {
+    const TAIL: u64 = 0x7f << 56;
+    // Every other bit is fixed: published, the kind, no items (nothing travels with a message in this
+    // version).
+    if word & !(LEN | PAD | TAIL) == PUBLISHED | KIND_MESSAGE << 40 {
         Some(RecordHeader::Message {
             len: (word & LEN) as usize,
             pad: ((word & PAD) >> 48) as usize * 16,
+            tail: ((word & TAIL) >> 56) as usize * 16,
         })
     } else if word == WRAP {
         Some(RecordHeader::Wrap)
@@ -205,7 +210,7 @@ pub(crate) const fn parse_header(word: u64) -> Option<RecordHeader> {
     }
 }
 
-/// Bytes a record takes up, header and padding included.
+/// Bytes a record takes up without its tail, header and padding included.
 #[inline(always)]
 pub(crate) const fn record_size(len: usize, pad: usize) -> usize {
     (RECORD_HEADER + pad + len + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
@@ -232,10 +237,11 @@ mod tests {
     #[test]
     fn only_words_that_this_version_writes_are_headers() {
         for len in [0, 1, 48, 0xffff_ffff] {
-            for pad in [0, 16, 112, 255 * 16] {
-                let word = message_header(len, pad);
-                assert_eq!(parse_header(word), Some(RecordHeader::Message { len, pad }));
-                for bit in (32..48).chain(56..64) {
+            for (pad, tail) in [(0, 0), (16, 0), (112, 48), (255 * 16, 127 * 16)] {
+                let word = message_header(len, pad, tail);
+                let parsed = RecordHeader::Message { len, pad, tail };
+                assert_eq!(parse_header(word), Some(parsed));
+                for bit in (32..48).chain([63]) {
                     assert_eq!(
                         parse_header(word ^ 1 << bit),
                         None,

@@ -253,17 +253,19 @@ impl Model {
                 let at_least = self.len(*at_least);
                 let mut draft = self.rig.producer.draft();
                 match self.rig.producer.open_place(draft.cursor(), at_least) {
-                    Ok(place) => {
-                        assert!((at_least..=self.longest).contains(&place.len()));
-                        let scribble = vec![0xdd; place.len()];
-                        self.rig.memory.write(place.payload(), &scribble);
+                    Ok(open) => {
+                        assert!((at_least..=self.longest).contains(&open.room()));
                         if let Some(commit) = commit {
-                            let bytes = self.next(commit % (place.len() + 1));
-                            let place = place.shortened(bytes.len());
-                            self.rig.memory.write(place.payload(), &bytes);
+                            let bytes = self.next(commit % (open.room() + 1));
+                            self.rig.memory.write(open.payload(), &bytes);
+                            let place = self.rig.producer.end_open(open, bytes.len());
                             self.rig.producer.append(&mut draft, &place);
                             self.rig.producer.publish(draft);
                             self.waiting.push_back(bytes);
+                        } else {
+                            // Given up in the middle.
+                            let scribble = vec![0xdd; open.room()];
+                            self.rig.memory.write(open.payload(), &scribble);
                         }
                     }
                     Err(refused) => self.check_refusal(refused, at_least, RECORD_ALIGN, false),
@@ -410,9 +412,10 @@ proptest! {
 /// Words that look like headers more often than chance would have it.
 fn header_word() -> impl Strategy<Value = u64> {
     prop_oneof![
-        4 => (0usize..600, 0usize..9).prop_map(|(len, pad)| message_header(len, pad * 16)),
-        1 => (any::<u32>(), any::<u8>())
-            .prop_map(|(len, pad)| message_header(len as usize, pad as usize * 16)),
+        4 => (0usize..600, 0usize..9, 0usize..4)
+            .prop_map(|(len, pad, tail)| message_header(len, pad * 16, tail * 16)),
+        1 => (any::<u32>(), any::<u8>(), 0usize..128)
+            .prop_map(|(len, pad, tail)| message_header(len as usize, pad as usize * 16, tail * 16)),
         1 => Just(WRAP),
         1 => any::<u64>(),
     ]

@@ -5,7 +5,9 @@
 //! dropping the draft publishes nothing and leaves no trace, since the word at the write position
 //! is still zero.
 
-use super::layout::{Endpoint, RECORD_ALIGN, RECORD_HEADER, WRAP, message_header, record_size};
+use super::layout::{
+    Endpoint, LINE, RECORD_ALIGN, RECORD_HEADER, WRAP, message_header, record_size,
+};
 use super::{Corrupt, Geometry, Memory, Shared};
 use crate::sync::Ordering;
 use core::cell::Cell;
@@ -79,6 +81,26 @@ impl Place {
     pub(crate) fn shortened(self, len: usize) -> Place {
         debug_assert!(len <= self.len);
         Place { len, ..self }
+    }
+}
+
+/// A place for a payload whose length is not known yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenPlace {
+    place: Place,
+    /// What the producer's `touched` was before.
+    touched: u64,
+}
+
+impl OpenPlace {
+    /// Offset of the payload.
+    pub(crate) fn payload(&self) -> usize {
+        self.place.payload()
+    }
+
+    /// Bytes that may be written.
+    pub(crate) fn room(&self) -> usize {
+        self.place.len
     }
 }
 
@@ -177,8 +199,12 @@ impl Producer {
     }
 
     /// The same for a payload whose length shows only in the writing: the place that takes at least
-    /// `at_least` bytes, and as many more as there is room for.
-    pub(crate) fn open_place(&self, cursor: u64, at_least: usize) -> Result<Place, Refused> {
+    /// `at_least` bytes, and as many more as there is room for. To be ended by [`end_open`], if the
+    /// payload fits.
+    ///
+    /// [`end_open`]: Producer::end_open
+    pub(crate) fn open_place(&self, cursor: u64, at_least: usize) -> Result<OpenPlace, Refused> {
+        let touched = self.touched.get();
         let place = self.place(cursor, at_least, RECORD_ALIGN)?;
         let contiguous = self.ring.capacity() - RECORD_HEADER - place.offset;
         let free = self.free_from(place.position).max(0) as usize - RECORD_HEADER;
@@ -188,7 +214,15 @@ impl Producer {
             ..place
         };
         self.touch(place.end());
-        Ok(place)
+        Ok(OpenPlace { place, touched })
+    }
+
+    /// The place of a payload of `len` bytes, which is all that was written to the open one.
+    pub(crate) fn end_open(&self, open: OpenPlace, len: usize) -> Place {
+        let place = open.place.shortened(len);
+        self.touched.set(open.touched);
+        self.touch(place.end());
+        place
     }
 
     #[inline(always)]
@@ -241,6 +275,12 @@ impl Producer {
         self.make_room(self.wanted.get()) != Err(Refused::Full)
     }
 
+    /// Whether there is room as well for the posts after that: see [`room_target`](Producer::room_target).
+    pub(crate) fn has_much_room(&self) -> bool {
+        let much = self.room_target().wrapping_add(self.ring.capacity() as u64);
+        self.has_room() && self.limit.get().wrapping_sub(much) as i64 >= 0
+    }
+
     /// Bytes free as last seen, and bytes that the last refused post needed.
     pub(crate) fn shortage(&self) -> (usize, usize) {
         let free = self.free_from(self.write.get()).max(0) as usize;
@@ -248,10 +288,10 @@ impl Producer {
         (free, needed)
     }
 
-    /// Says in the segment from which read position on this side wants to be rung: when what was
-    /// refused fits, and at least a quarter of the ring is free, so that a slow consumer does not
-    /// wake its producer for every message. Never beyond the write position.
-    pub(crate) fn store_room_target(&self) {
+    /// The read position that a poster waits for: from there on, what was refused fits, and at least a
+    /// quarter of the ring is free, so that a slow consumer does not wake its producer for every
+    /// message. Never beyond the write position.
+    fn room_target(&self) -> u64 {
         let capacity = self.ring.capacity() as u64;
         let fits = self
             .wanted
@@ -260,12 +300,16 @@ impl Producer {
             .wrapping_sub(capacity);
         let quarter = self.write.get().wrapping_sub(capacity - capacity / 4);
         let ahead = fits.wrapping_sub(quarter) as i64;
-        let target = if ahead > 0 { fits } else { quarter };
+        if ahead > 0 { fits } else { quarter }
+    }
+
+    /// Says in the segment from which read position on this side wants to be rung.
+    pub(crate) fn store_room_target(&self) {
         // Relaxed, because arming's read-modify-write of the state word orders it.
         self.own
             .posting
             .room_target
-            .store(target, Ordering::Relaxed);
+            .store(self.room_target(), Ordering::Relaxed);
     }
 
     /// Adds a filled place to the draft.
@@ -274,9 +318,27 @@ impl Producer {
         if place.position != draft.cursor {
             self.set_header(draft, draft.cursor, self.ring.offset(draft.cursor), WRAP);
         }
-        let header = message_header(place.len, place.pad);
+        let tail = self.tail(place);
+        let header = message_header(place.len, place.pad, tail);
         self.set_header(draft, place.position, place.offset, header);
-        draft.cursor = place.end();
+        draft.cursor = place.end().wrapping_add(tail as u64);
+    }
+
+    /// Padding after a record, so that the next one begins with a cache line.
+    ///
+    /// A short record that straddles two lines costs its reader two transfers. A side that waits before
+    /// it posts has one message under way at a time, so that room does not matter and lines do; that
+    /// is a side which has just zeroed ahead. A stream of posts is packed.
+    #[inline(always)]
+    fn tail(&self, place: &Place) -> usize {
+        let end = place.end();
+        let tail = (RECORD_HEADER as u64).wrapping_sub(end) as usize & (LINE - 1);
+        let fits = place.offset + record_size(place.len, place.pad) + tail <= self.ring.capacity();
+        if fits && self.is_zero(end.wrapping_add(tail as u64)) {
+            tail
+        } else {
+            0
+        }
     }
 
     #[inline(always)]
