@@ -94,12 +94,14 @@ impl Signal {
         }
         // ORDERING: SeqCst pairs with the fence, or the membarrier, in `arm`.
         fence(Ordering::SeqCst);
-        self.peer.state.load(Ordering::Relaxed)
+        // ORDERING: Acquire pairs with the AcqRel in `arm`: the room target is seen with its WANTS bit.
+        // PEER: any value is possible; only single bits of it are looked at.
+        self.peer.state.load(Ordering::Acquire)
     }
 
     /// Takes one of the peer's WANTS bits away. Who got it must ring.
     pub(crate) fn claim(&self, want: u32) -> bool {
-        // ORDERING: AcqRel: the room target is read after it, and our publishing stands before it.
+        // ORDERING: AcqRel: what was published stands before it, and the ringing after it.
         self.peer.state.fetch_and(!want, Ordering::AcqRel) & want != 0
     }
 
@@ -110,16 +112,15 @@ impl Signal {
 
     /// Where the peer's read-position target for room lies.
     pub(crate) fn peer_room_target(&self) -> u64 {
-        // Relaxed, because the peer stored it before the WANTS bit that made us look.
+        // Relaxed, because `look_for_sleeper`, which saw the WANTS bit, was the Acquire for it.
         // PEER: any value is possible; it only decides whether the peer itself is rung.
         self.peer.posting.room_target.load(Ordering::Relaxed)
     }
 
     /// Up to where the peer has posted, by its own word.
-    #[cfg(not(loom))]
     pub(crate) fn peer_write_position(&self) -> u64 {
-        // Relaxed, because it is for inspection only.
-        // PEER: any value is possible; the caller reports it within the ring's bounds.
+        // Relaxed, because it is for inspection, and for when to wake the peer itself.
+        // PEER: any value is possible; callers report it within the ring's bounds or ring by it.
         self.peer.posting.write_position.load(Ordering::Relaxed)
     }
 

@@ -87,7 +87,7 @@ impl ChannelOptions {
     /// Sets the capacity of both rings in bytes: a power of two from 4 KiB to 1 GiB.
     ///
     /// A message can be as long as half of it less 24 bytes. Memory is used only as far as messages
-    /// have reached into the ring.
+    /// have reached into the ring, and a page ahead.
     pub fn capacity(self, bytes: usize) -> ChannelOptions {
         self.capacity_1_to_2(bytes).capacity_2_to_1(bytes)
     }

@@ -36,8 +36,10 @@ pub(crate) enum Line {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rung {
     Yes,
-    /// The kernel had no memory for it, or the socket is full.
+    /// The kernel had no memory for it.
     Again,
+    /// The peer has left so many bytes unread that no more fit.
+    Full,
     HungUp,
 }
 
@@ -90,6 +92,7 @@ impl Doorbell {
                 Ok(_) => Rung::Yes,
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Rung::HungUp,
+                Err(Errno::EAGAIN) => Rung::Full,
                 Err(_) => Rung::Again,
             };
         }
@@ -99,13 +102,13 @@ impl Doorbell {
     pub(crate) fn drain(&self) -> Line {
         self.drain_in.set(SLEEPS_A_DRAIN);
         let mut bytes = [0; MOST_UNREAD + 1];
+        let mut drained = 0;
         loop {
-            // MSG_TRUNC and MSG_CTRUNC need no look: bytes other than rings are refused below, and
-            // a descriptor travels with such a byte.
             let found = self.receive(&mut bytes, libc::MSG_PEEK);
             let rings = match found {
                 Ok(0) => return Line::HungUp,
-                Ok(found) if found > MOST_UNREAD => return Line::Corrupt,
+                // Also counted over all turns, or a peer could keep us here by writing as fast.
+                Ok(found) if drained + found > MOST_UNREAD => return Line::Corrupt,
                 Ok(found) if bytes[..found].iter().all(|byte| *byte == RING) => found,
                 Ok(_) => return Line::Corrupt,
                 Err(Errno::EAGAIN) => return Line::Quiet,
@@ -114,7 +117,8 @@ impl Doorbell {
                 Err(_) => return Line::HungUp,
             };
             match self.receive(&mut bytes[..rings], 0) {
-                Ok(_) | Err(Errno::EINTR) => {}
+                Ok(read) => drained += read,
+                Err(Errno::EINTR) => {}
                 Err(_) => return Line::HungUp,
             }
         }

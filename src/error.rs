@@ -298,9 +298,10 @@ impl Error for ImportFault {
 pub enum PostError {
     /// There was no room, or none in time.
     Full {
-        /// Bytes of the ring that the message needs, its header and wrapping around included.
+        /// Bytes of the ring that the message needs, its header and wrapping around included; in a batch,
+        /// with the messages before it.
         needed: usize,
-        /// Bytes that were free.
+        /// Bytes that were free; in a batch, before its first message.
         free: usize,
     },
     /// The message can never fit the ring.

@@ -28,6 +28,7 @@ impl MessagePort {
     pub fn into_handle(self) -> PortHandle {
         self.disarm();
         self.consumer.abandon_held();
+        self.gave_room();
         let (doorbell, segment) = self.into_parts();
         PortHandle {
             doorbell: doorbell.into_socket(),

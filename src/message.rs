@@ -136,7 +136,7 @@ fn access<T: Message>(bytes: &[u8]) -> Result<&T::Archived, DataError> {
 /// passed on moves one word of it and not three.
 type Buffer = Box<AlignedVec<128>>;
 
-/// Buffers for copies, at most four, none larger than a message of this port can be.
+/// Buffers for copies: at most four, each at most the power of two above this port's longest message.
 #[derive(Default)]
 pub(crate) struct Pool {
     /// The one that is used as long as one message is held at a time.
@@ -257,7 +257,7 @@ impl<'p> MessageEvent<'p> {
     ///
     /// # Errors
     ///
-    /// [`DataError::Invalid`] when it is none. The message stays as it is; another type may be tried.
+    /// [`DataError::Invalid`] when it is none, or is nested more than 128 pointers deep. The message stays as it is; another type may be tried.
     #[inline]
     pub fn data<T: Message>(&self) -> Result<&T::Archived, DataError> {
         access::<T>(self.bytes())

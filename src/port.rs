@@ -92,7 +92,8 @@ impl MessagePort {
 
     /// Why the channel has ended, as far as can be known now. Messages may still wait to be received.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        if self.known_end().is_none() {
+        // While a foreign loop waits, the doorbell's bytes are what wakes it.
+        if self.known_end().is_none() && self.armed.get() == 0 {
             self.note(self.doorbell.drain());
         }
         self.ended.get()
@@ -149,7 +150,8 @@ impl MessagePort {
     /// # Safety
     ///
     /// Nobody who holds or will hold the other end, or ever held either end, writes to this channel but
-    /// through this library. Else what a message shows can change while it is being read.
+    /// through this library; and each end is one port at a time: its descriptors were not duplicated into
+    /// a second one. Else what a message shows can change while it is being read.
     pub unsafe fn trust_peer(&self) {
         self.trusted.set(true);
     }

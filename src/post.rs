@@ -17,6 +17,10 @@ use std::time::Duration;
 impl MessagePort {
     /// Posts a value, waiting for room as long as it takes.
     ///
+    /// Who sleeps for room is woken when the message fits and a quarter of the ring is free (without the
+    /// quarter if the peer holds messages in place): so a peer that stops receiving altogether can
+    /// leave a post asleep that would just fit.
+    ///
     /// The value is serialised into the ring as it is now; changing it later changes nothing. Once this
     /// returns, the message will arrive, whatever becomes of this process.
     ///
@@ -219,6 +223,7 @@ impl MessagePort {
     }
 
     fn attempt_reserve(&self, len: usize, align: usize) -> Result<Option<Slot<'_>>, ReserveError> {
+        self.disarm();
         if let Some(reason) = self.known_end() {
             return Err(ReserveError::Closed(reason));
         }
@@ -380,6 +385,8 @@ impl MessagePort {
                     self.learn_gone();
                     return;
                 }
+                // It has not read the rings before this one: they wake it.
+                Rung::Full => return,
                 Rung::Again => {
                     signal.put_back(want);
                     std::thread::yield_now();

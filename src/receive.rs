@@ -60,7 +60,8 @@ impl MessagePort {
 
     /// Receives until the channel has ended, waiting each time.
     ///
-    /// [`close_reason`](MessagePort::close_reason) tells afterwards why it has.
+    /// [`close_reason`](MessagePort::close_reason) tells afterwards why it has. It also ends when waiting
+    /// fails ([`RecvError::System`]): then that is `None`.
     pub fn iter(&self) -> Iter<'_> {
         Iter { port: self }
     }
@@ -132,6 +133,8 @@ impl MessagePort {
         self.consumer.hold(record);
         let start = self.consumer.memory().ptr(record.payload);
         let bytes = NonNull::slice_from_raw_parts(start, record.len);
+        // On the way here a WRAP may have given its room back.
+        self.gave_room();
         // SAFETY: the record was checked to lie inside the ring, it is held, and who called
         // `trust_peer` promised that nobody writes to this channel but through this library, whose
         // producer does not write to records that are held.
@@ -146,27 +149,18 @@ impl MessagePort {
 
     /// Wakes the peer if it waits for as much room as it has now.
     #[inline(always)]
-    fn gave_room(&self) {
+    pub(crate) fn gave_room(&self) {
         let peer = self.doorbell.signal().look_for_sleeper();
         if peer & state::WANTS_ROOM != 0 {
             self.offer_room();
         }
     }
 
-    /// Wakes the peer if it waits for room at all: this side is about to sleep, and will give no more.
-    ///
-    /// It matters where events are held in place. The peer's message may fit beside them though the
-    /// room it would like is not there.
-    pub(crate) fn offer_all_room(&self) {
-        if self.doorbell.signal().look_for_sleeper() & state::WANTS_ROOM != 0 {
-            self.wake_peer(state::WANTS_ROOM);
-        }
-    }
-
     #[cold]
     fn offer_room(&self) {
-        let target = self.doorbell.signal().peer_room_target();
-        if self.consumer.room_reaches(target) {
+        let signal = self.doorbell.signal();
+        let (target, written) = (signal.peer_room_target(), signal.peer_write_position());
+        if self.consumer.should_wake_poster(target, written) {
             self.wake_peer(state::WANTS_ROOM);
         }
     }

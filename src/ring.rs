@@ -5,9 +5,10 @@
 //! short message so costs one transfer of a cache line, where a ring of indices costs two.
 //!
 //! *Invariant:* when a header is published, the word after its record is already zero. So the
-//! consumer never takes old bytes for a header.
+//! consumer never takes old bytes for a header. A producer that zeroed ahead while it waited, and has
+//! written nothing there since, knows that it is zero and stores nothing.
 //!
-//! Positions count bytes from the ring's beginning and never wrap; masking one gives its offset.
+//! Positions count bytes and go on from lap to lap, modulo 2^64; masking one gives its offset.
 
 mod consumer;
 pub(crate) mod layout;

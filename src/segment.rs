@@ -49,8 +49,7 @@ impl Segment {
         let no_memory = |source: std::io::Error| NewError::Memory { bytes, source };
         file.set_len(bytes).map_err(no_memory)?;
         if options.prefault {
-            fallocate(&file, FallocateFlags::empty(), 0, bytes as libc::off_t)
-                .map_err(|errno| no_memory(errno.into()))?;
+            commit(&file, bytes).map_err(|errno| no_memory(errno.into()))?;
         }
         file.write_all_at(&header.to_bytes(), 0)
             .map_err(no_memory)?;
@@ -170,6 +169,23 @@ fn map_raw(file: &File, header: &Header) -> std::io::Result<MmapRaw> {
     MmapOptions::new()
         .len(header.segment_len as usize)
         .map_raw(file)
+}
+
+/// Has the kernel provide all of the file's memory.
+fn commit(file: &File, bytes: u64) -> Result<(), Errno> {
+    /// A signal ends the call and undoes it, so that it goes by pieces.
+    const PIECE: u64 = 16 << 20;
+    let mut at = 0;
+    while at < bytes {
+        let len = PIECE.min(bytes - at);
+        let flags = FallocateFlags::empty();
+        match fallocate(file, flags, at as libc::off_t, len as libc::off_t) {
+            Ok(()) => at += len,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 fn new_memfd() -> Result<OwnedFd, SystemError> {

@@ -32,7 +32,8 @@ pub enum WaitStrategy {
 pub enum Interest {
     /// A message has come.
     Message,
-    /// There is room for a message of so many bytes.
+    /// There is room for a message of so many bytes. To be told, a quarter of the ring must be free as
+    /// well, unless the peer holds messages in place.
     Room(usize),
     /// Either of the two.
     Either(usize),
@@ -52,6 +53,8 @@ pub enum Armed {
 const FIRST_LOOKS: u32 = 256;
 /// Looks between two readings of the clock.
 const LOOKS: u32 = 64;
+/// One look for room stands for this many.
+const SELDOM: u32 = 8;
 /// A spinner looks at the doorbell this often, so that it notices a death (promised: within 100 µs).
 const DOORBELL_EVERY: Duration = Duration::from_micros(50);
 const LONGEST_SPIN: Duration = Duration::from_micros(50);
@@ -199,18 +202,22 @@ impl MessagePort {
     /// Looks up to so many times. For room it is not content with little, but for the last look.
     #[inline(always)]
     fn look_often(&self, wants: u32, times: u32) -> bool {
-        for _ in 0..times {
-            if wants == state::WANTS_ROOM {
-                // The consumer writes its read position for every message, and each look takes that
-                // line away from it: look seldom, and wait for room for many messages.
+        if wants == state::WANTS_ROOM {
+            // The consumer writes its read position for every message, and each look takes that line
+            // away from it: look seldom, and wait for room for many messages.
+            for _ in 0..times / SELDOM {
                 if self.producer.has_much_room() || self.known_end().is_some() {
                     return true;
                 }
-                for _ in 0..8 {
+                for _ in 0..SELDOM {
                     spin_loop();
                 }
-            } else if self.is_ready(wants) {
-                return true;
+            }
+        } else {
+            for _ in 0..times {
+                if self.is_ready(wants) {
+                    return true;
+                }
             }
         }
         self.is_ready(wants)
@@ -219,7 +226,6 @@ impl MessagePort {
     /// Check, arm, check again, sleep.
     fn sleep_until(&self, wants: u32, deadline: Option<Instant>) -> Result<bool, SystemError> {
         let signal = self.doorbell.signal();
-        self.offer_all_room();
         loop {
             self.note(self.doorbell.drain_if_due());
             let pace = self.arm_for(wants);
@@ -304,7 +310,7 @@ impl MessagePort {
     /// Says what this port waits for, once, and whether it is there already.
     ///
     /// After [`Armed::Wait`], [`as_fd`](MessagePort::as_fd) becomes readable when it comes, or when the
-    /// channel ends. Any other call on this port ends the waiting; so does the event. It may become readable
+    /// channel ends. A call that posts or receives ends the waiting; so does the event. It may become readable
     /// for nothing, so arm again until it says [`Armed::Ready`].
     ///
     /// # Errors

@@ -4,13 +4,14 @@
 use crate::error::{ImportError, SpawnError, SystemError};
 use crate::{MessageChannel, MessagePort, NewError, PortHandle, doorbell};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells the child its two descriptors and the doorbell's inode: `SEGMENT,DOORBELL,INODE`.
+/// Tells the child its two descriptors, each with its inode: `SEGMENT,INODE,DOORBELL,INODE`.
 const VARIABLE: &str = "RINGPORT_PARENT";
 
 /// A process started with one end of a channel; this is the other end.
@@ -48,11 +49,18 @@ impl Worker {
         let handle = port2.into_handle();
         let segment = above_stdio(handle.segment).map_err(NewError::from)?;
         let doorbell = above_stdio(handle.doorbell).map_err(NewError::from)?;
-        let inode = doorbell::inode_of(&doorbell).map_err(NewError::from)?;
         let inherited = [segment.as_raw_fd(), doorbell.as_raw_fd()];
+        let inodes = [&segment, &doorbell].map(doorbell::inode_of);
+        let [segment_inode, doorbell_inode] = inodes;
         command.env(
             VARIABLE,
-            format!("{},{},{inode}", inherited[0], inherited[1]),
+            format!(
+                "{},{},{},{}",
+                inherited[0],
+                segment_inode.map_err(NewError::from)?,
+                inherited[1],
+                doorbell_inode.map_err(NewError::from)?
+            ),
         );
         // SAFETY: the closure runs between fork and exec; `fcntl` is async-signal-safe and it
         // allocates nothing. The descriptors are open until `spawn` has returned.
@@ -140,8 +148,9 @@ fn keep_over_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// The port to the process that started this one by [`Worker::spawn`].
 ///
 /// `None` in any other process, and from the second call on. Call it early, before other threads are
-/// started: then it also removes the variable `RINGPORT_PARENT`, so that no child sees it. A child
-/// that does is told `None` all the same, since the descriptors are not inherited further.
+/// started: then it also removes the variable `RINGPORT_PARENT`, so that no child sees it. From this
+/// call on the descriptors are not inherited further, so a child that sees the variable is told `None`
+/// all the same. A program that starts others without ever making this call passes its port on to them.
 ///
 /// # Errors
 ///
@@ -161,32 +170,38 @@ pub fn parent_port() -> Result<Option<MessagePort>, ImportError> {
 
 fn inherited_handle() -> Option<PortHandle> {
     let variable = std::env::var(VARIABLE).ok()?;
-    let mut parts = variable.split(',');
-    let segment: RawFd = parts.next()?.parse().ok()?;
-    let doorbell: RawFd = parts.next()?.parse().ok()?;
-    let inode: u64 = parts.next()?.parse().ok()?;
-    if parts.next().is_some() || segment < 3 || doorbell < 3 || segment == doorbell {
+    let numbers: Vec<u64> = variable
+        .split(',')
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let [segment, segment_inode, doorbell, doorbell_inode] = numbers[..] else {
         return None;
-    }
-    // SAFETY: only borrowed to ask what it is; a descriptor that is not open answers EBADF.
-    let candidate = unsafe { BorrowedFd::borrow_raw(doorbell) };
-    // A grandchild that inherits the variable, but not the descriptors, must not take strange ones.
-    if nix::sys::stat::fstat(candidate).ok()?.st_ino != inode {
-        return None;
-    }
+    };
+    // Both are looked at before either is taken.
+    let segment = inherited_descriptor(segment, segment_inode, SFlag::S_IFREG)?;
+    let doorbell = inherited_descriptor(doorbell, doorbell_inode, SFlag::S_IFSOCK)?;
     for fd in [segment, doorbell] {
-        // SAFETY: as above.
+        // SAFETY: it was open a moment ago; if not, this answers EBADF.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
     }
-    // SAFETY: the inode says that this is the doorbell that the parent left here for us, so the
-    // segment beside it is as well, and nobody else in this process knows of either.
-    Some(unsafe {
-        PortHandle {
-            segment: OwnedFd::from_raw_fd(segment),
-            doorbell: OwnedFd::from_raw_fd(doorbell),
-        }
-    })
+    // SAFETY: kind and inode say that this is what the parent left here for us; nobody else in this
+    // process knows of it.
+    let segment = unsafe { OwnedFd::from_raw_fd(segment) };
+    // SAFETY: as above.
+    let doorbell = unsafe { OwnedFd::from_raw_fd(doorbell) };
+    Some(PortHandle { segment, doorbell })
+}
+
+/// The descriptor of that number, if it is of that kind and has that inode: a grandchild that inherits
+/// the variable but not the descriptors must not take strange ones.
+fn inherited_descriptor(number: u64, inode: u64, kind: SFlag) -> Option<RawFd> {
+    let number = RawFd::try_from(number).ok().filter(|number| *number > 2)?;
+    // SAFETY: only borrowed to ask what it is; a number that is not open answers EBADF.
+    let stat = fstat(unsafe { BorrowedFd::borrow_raw(number) }).ok()?;
+    let found = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    (found == kind && stat.st_ino == inode).then_some(number)
 }
 
 /// Removes the variable if this is the only thread, for only then nobody can be reading the environment.

@@ -163,3 +163,22 @@ fn s53_bytes_that_are_no_ring_end_the_channel() {
     .unwrap();
     assert_eq!(near.close_reason(), None);
 }
+
+#[test]
+fn s57_a_peer_that_rings_without_end_keeps_nobody() {
+    use nix::sys::socket::{MsgFlags, send};
+    use std::os::fd::AsRawFd;
+    let _quiet = common::descriptors();
+    let (near, far) = channel();
+    let handle = far.into_handle();
+    let ringer = std::thread::spawn(move || {
+        // As fast as it is read, until the other end hangs up.
+        let fd = handle.doorbell.as_raw_fd();
+        while send(fd, &[1], MsgFlags::MSG_NOSIGNAL).is_ok() {}
+    });
+    // Every one of these reads the doorbell. It sees too many rings at once, or one drain that goes on
+    // for too long.
+    common::until("the channel is ended", || near.is_closed());
+    assert_eq!(near.close_reason(), Some(CloseReason::Corrupt));
+    ringer.join().unwrap();
+}

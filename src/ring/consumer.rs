@@ -185,13 +185,18 @@ impl Consumer {
         self.give_back();
     }
 
-    /// Whether the room given back so far reaches `target`, a read position.
-    pub(crate) fn room_reaches(&self, target: u64) -> bool {
-        let given = match self.held.borrow().front() {
-            Some(oldest) => oldest.position,
-            None => self.taken.get(),
-        };
-        given.wrapping_sub(target) as i64 >= 0
+    /// Whether a poster that waits for the read position `target` is to be woken, having written up to
+    /// `written`.
+    ///
+    /// Not before a quarter of the ring is free, so that a slow consumer does not wake its producer for
+    /// every message. But with messages held in place, nobody knows whether that will ever be.
+    pub(crate) fn should_wake_poster(&self, target: u64, written: u64) -> bool {
+        let held = self.held.borrow();
+        let given = held
+            .front()
+            .map_or(self.taken.get(), |oldest| oldest.position);
+        let quarter_free = written.wrapping_sub(given) <= self.ring.capacity() as u64 / 4 * 3;
+        given.wrapping_sub(target) as i64 >= 0 && (quarter_free || !held.is_empty())
     }
 }
 

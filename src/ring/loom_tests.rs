@@ -125,7 +125,10 @@ impl Taker {
         self.consumer.take(&record);
         let wants = self.signal.look_for_sleeper() & state::WANTS_ROOM;
         if wants != 0
-            && self.consumer.room_reaches(self.signal.peer_room_target())
+            && self.consumer.should_wake_poster(
+                self.signal.peer_room_target(),
+                self.signal.peer_write_position(),
+            )
             && self.signal.claim(wants)
         {
             self.peer.ring();

@@ -275,10 +275,9 @@ impl Producer {
         self.make_room(self.wanted.get()) != Err(Refused::Full)
     }
 
-    /// Whether there is room as well for the posts after that: see [`room_target`](Producer::room_target).
+    /// Whether, besides, a quarter of the ring is free: room for the posts after that one as well.
     pub(crate) fn has_much_room(&self) -> bool {
-        let much = self.room_target().wrapping_add(self.ring.capacity() as u64);
-        self.has_room() && self.limit.get().wrapping_sub(much) as i64 >= 0
+        self.has_room() && self.free_from(self.write.get()) >= self.ring.capacity() as i64 / 4
     }
 
     /// Bytes free as last seen, and bytes that the last refused post needed.
@@ -288,28 +287,19 @@ impl Producer {
         (free, needed)
     }
 
-    /// The read position that a poster waits for: from there on, what was refused fits, and at least a
-    /// quarter of the ring is free, so that a slow consumer does not wake its producer for every
-    /// message. Never beyond the write position.
-    fn room_target(&self) -> u64 {
-        let capacity = self.ring.capacity() as u64;
-        let fits = self
+    /// Says in the segment from which read position on there is room for what was refused. Never beyond
+    /// the write position.
+    pub(crate) fn store_room_target(&self) {
+        let target = self
             .wanted
             .get()
             .wrapping_add(RECORD_HEADER as u64)
-            .wrapping_sub(capacity);
-        let quarter = self.write.get().wrapping_sub(capacity - capacity / 4);
-        let ahead = fits.wrapping_sub(quarter) as i64;
-        if ahead > 0 { fits } else { quarter }
-    }
-
-    /// Says in the segment from which read position on this side wants to be rung.
-    pub(crate) fn store_room_target(&self) {
+            .wrapping_sub(self.ring.capacity() as u64);
         // Relaxed, because arming's read-modify-write of the state word orders it.
         self.own
             .posting
             .room_target
-            .store(self.room_target(), Ordering::Relaxed);
+            .store(target, Ordering::Relaxed);
     }
 
     /// Adds a filled place to the draft.
@@ -406,7 +396,7 @@ impl Producer {
         self.touched.set(write);
     }
 
-    /// Bytes posted and not yet taken, as the peer's word has it.
+    /// Where the next record would go.
     #[cfg(test)]
     pub(crate) fn write_position(&self) -> u64 {
         self.write.get()
