@@ -3,6 +3,8 @@
 //! A byte 0x01 rings. Nobody needs to read it: waits are edge-triggered, so each new byte wakes anew;
 //! it is read only so that the socket does not fill. When the peer's process dies, the kernel closes
 //! its end, which is an edge as well.
+//!
+//! Unsafe relies on: system calls get pointers to live values of the length they are told.
 #![allow(unsafe_code)]
 
 use crate::barrier::Signal;

@@ -1,4 +1,6 @@
 //! A port as two descriptors, and back.
+//!
+//! Unsafe relies on: a port drops its segment last, after everything that points into it.
 #![allow(unsafe_code)]
 
 use crate::barrier::Signal;

@@ -1,5 +1,8 @@
 //! What a message is, on its way out and when it has come: rkyv's bounds under one name, the event and
 //! its bytes, the pool the copies live in.
+//!
+//! Unsafe relies on: callers pass room that is theirs to write ([`archive`]), and bytes that stay as they
+//! are while they are shown ([`MessageEvent::in_place`]).
 #![allow(unsafe_code)]
 
 use crate::error::{Cause, DataError, PostError};

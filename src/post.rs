@@ -1,4 +1,7 @@
 //! Posting: find room, write or serialise into the ring, publish, wake.
+//!
+//! Unsafe relies on: a place that the producer hands out lies inside the ring, and only the holder of the
+//! port's one reservation writes to it.
 #![allow(unsafe_code)]
 
 use crate::doorbell::Rung;

@@ -1,4 +1,6 @@
 //! Receiving: look, check, copy out or lend, give the room back.
+//!
+//! Unsafe relies on: a record that the consumer hands out was checked to lie inside the ring.
 #![allow(unsafe_code)]
 
 use crate::error::{CloseReason, RecvError};

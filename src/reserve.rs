@@ -1,4 +1,6 @@
 //! Posting in two steps: a slot to fill in place, a batch to publish at once.
+//!
+//! Unsafe relies on: a slot's bytes are nobody else's until it is committed, if the port trusts its peer.
 #![allow(unsafe_code)]
 
 use crate::error::PostError;

@@ -3,6 +3,8 @@
 //! The seals make the mapping safe to keep: a segment that can neither shrink nor grow cannot be taken
 //! away under whoever maps it. A segment from elsewhere is checked before it is mapped, and its
 //! header is copied out once and never read again.
+//!
+//! Unsafe relies on: the mapping is as long as the header says, which was checked before it was made.
 #![allow(unsafe_code)]
 
 use crate::channel::{ChannelOptions, MAX_CAPACITY, MIN_CAPACITY};

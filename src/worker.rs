@@ -1,4 +1,7 @@
 //! A process of one's own, with a port between: spawn here, `parent_port` there.
+//!
+//! Unsafe relies on: a descriptor number with the kind and the inode that the parent announced is the
+//! one it left here for us.
 #![allow(unsafe_code)]
 
 use crate::error::{ImportError, SpawnError, SystemError};
