@@ -12,6 +12,7 @@ use crate::error::{ImportFault, SystemError};
 use core::cell::{Cell, OnceCell};
 use core::mem::ManuallyDrop;
 use nix::errno::Errno;
+use nix::poll::{self, PollFd, PollFlags, PollTimeout};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, send, shutdown, socketpair,
@@ -103,26 +104,23 @@ impl Doorbell {
     /// Reads all bytes that wait and says whether the peer is still there.
     pub(crate) fn drain(&self) -> Line {
         self.drain_in.set(SLEEPS_A_DRAIN);
-        let mut bytes = [0; MOST_UNREAD + 1];
-        let mut drained = 0;
-        loop {
-            let found = self.receive(&mut bytes, libc::MSG_PEEK);
-            let rings = match found {
-                Ok(0) => return Line::HungUp,
-                // Also counted over all turns, or a peer could keep us here by writing as fast.
-                Ok(found) if drained + found > MOST_UNREAD => return Line::Corrupt,
-                Ok(found) if bytes[..found].iter().all(|byte| *byte == RING) => found,
-                Ok(_) => return Line::Corrupt,
-                Err(Errno::EAGAIN) => return Line::Quiet,
-                Err(Errno::EINTR) => continue,
-                // A peer that died with bytes unread leaves one ECONNRESET.
-                Err(_) => return Line::HungUp,
-            };
-            match self.receive(&mut bytes[..rings], 0) {
-                Ok(read) => drained += read,
-                Err(Errno::EINTR) => {}
-                Err(_) => return Line::HungUp,
+        drain_by(|bytes, flags| self.receive(bytes, flags))
+    }
+
+    /// Says whether the peer is still there, and reads nothing.
+    pub(crate) fn look(&self) -> Line {
+        // Hang-ups and errors are told without being asked for.
+        let mut poll = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        match poll::poll(&mut poll, PollTimeout::ZERO) {
+            Ok(_)
+                if poll[0]
+                    .revents()
+                    .is_some_and(|events| events.intersects(gone)) =>
+            {
+                Line::HungUp
             }
+            _ => Line::Quiet,
         }
     }
 
@@ -239,6 +237,31 @@ fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<(), SystemErro
     }
 }
 
+/// Reads rings by `receive`, as `recv` with these flags, until there are no more.
+fn drain_by(mut receive: impl FnMut(&mut [u8], libc::c_int) -> Result<usize, Errno>) -> Line {
+    let mut bytes = [0; MOST_UNREAD + 1];
+    let mut drained = 0;
+    loop {
+        let found = receive(&mut bytes, libc::MSG_PEEK);
+        let rings = match found {
+            Ok(0) => return Line::HungUp,
+            // Also counted over all turns, or a peer could keep us here by writing as fast.
+            Ok(found) if drained + found > MOST_UNREAD => return Line::Corrupt,
+            Ok(found) if bytes[..found].iter().all(|byte| *byte == RING) => found,
+            Ok(_) => return Line::Corrupt,
+            Err(Errno::EAGAIN) => return Line::Quiet,
+            Err(Errno::EINTR) => continue,
+            // A peer that died with bytes unread leaves one ECONNRESET.
+            Err(_) => return Line::HungUp,
+        };
+        match receive(&mut bytes[..rings], 0) {
+            Ok(read) => drained += read,
+            Err(Errno::EINTR) => {}
+            Err(_) => return Line::HungUp,
+        }
+    }
+}
+
 /// The inode number of a socket. It survives passing the descriptor on.
 pub(crate) fn inode_of(socket: &OwnedFd) -> Result<u64, SystemError> {
     nix::sys::stat::fstat(socket)
@@ -273,6 +296,8 @@ pub(crate) fn check_socket(socket: &OwnedFd) -> Result<(), ImportFault> {
     set_option(socket, libc::SO_PASSCRED, &0);
     set_option(socket, libc::SO_RCVTIMEO, &zero_time);
     set_option(socket, libc::SO_SNDTIMEO, &zero_time);
+    // Room for more rings than are ever unread; the kernel counts some hundred bytes for each.
+    set_option(socket, libc::SO_SNDBUF, &(128 << 10));
     set_option(socket, libc::SO_PASSSEC, &0);
     set_option(socket, SO_PASSPIDFD, &0);
     Ok(())
@@ -289,5 +314,43 @@ fn set_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) {
             core::ptr::from_ref(value).cast(),
             size_of::<T>() as libc::socklen_t,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s57_a_drain_comes_to_an_end_though_bytes_do_not() {
+        for at_a_time in [1, 32, MOST_UNREAD] {
+            let mut calls = 0;
+            let line = drain_by(|bytes, _| {
+                calls += 1;
+                assert!(calls < 1000, "still draining, {at_a_time} bytes at a time");
+                let len = at_a_time.min(bytes.len());
+                bytes[..len].fill(RING);
+                Ok(len)
+            });
+            assert_eq!(line, Line::Corrupt);
+        }
+    }
+
+    #[test]
+    fn as_many_rings_as_may_be_unread_are_drained() {
+        let mut unread = vec![RING; MOST_UNREAD];
+        let line = drain_by(|bytes, flags| {
+            if unread.is_empty() {
+                return Err(Errno::EAGAIN);
+            }
+            let len = unread.len().min(bytes.len());
+            bytes[..len].copy_from_slice(&unread[..len]);
+            if flags & libc::MSG_PEEK == 0 {
+                unread.drain(..len);
+            }
+            Ok(len)
+        });
+        assert_eq!(line, Line::Quiet);
+        assert!(unread.is_empty());
     }
 }

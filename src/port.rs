@@ -92,9 +92,13 @@ impl MessagePort {
 
     /// Why the channel has ended, as far as can be known now. Messages may still wait to be received.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        // While a foreign loop waits, the doorbell's bytes are what wakes it.
-        if self.known_end().is_none() && self.armed.get() == 0 {
-            self.note(self.doorbell.drain());
+        if self.known_end().is_none() {
+            self.note(if self.armed.get() == 0 {
+                self.doorbell.drain()
+            } else {
+                // A foreign loop waits: the doorbell's bytes are what wakes it, so they stay.
+                self.doorbell.look()
+            });
         }
         self.ended.get()
     }

@@ -339,12 +339,11 @@ impl MessagePort {
         }
         self.producer.publish(draft);
         self.counts.posted(messages, bytes);
-        if cfg!(ringport_no_wake) {
-            return true;
-        }
-        let peer = self.doorbell.signal().look_for_sleeper();
-        if peer & state::WANTS_MESSAGE != 0 {
-            self.wake_peer(state::WANTS_MESSAGE);
+        if !cfg!(ringport_no_wake) {
+            let peer = self.doorbell.signal().look_for_sleeper();
+            if peer & state::WANTS_MESSAGE != 0 {
+                self.wake_peer(state::WANTS_MESSAGE);
+            }
         }
         if Counts::milestone(&self.counts.messages_posted, messages) {
             self.unfence_if_calm();
@@ -388,8 +387,12 @@ impl MessagePort {
                     self.learn_gone();
                     return;
                 }
-                // It has not read the rings before this one: they wake it.
-                Rung::Full => return,
+                // No peer of ours leaves so many rings unread. Should it sleep all the same, the next
+                // post tries again.
+                Rung::Full => {
+                    signal.put_back(want);
+                    return;
+                }
                 Rung::Again => {
                     signal.put_back(want);
                     std::thread::yield_now();

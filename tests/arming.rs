@@ -113,6 +113,8 @@ fn s52_an_armed_port_becomes_readable_with_a_death() {
         arm_and_wait(&port, interest);
         kill(&mut child);
         assert!(readable(&port, common::AT_ONCE), "{interest:?}");
+        // Also who only asks learns of it, armed as the port still is.
+        assert_eq!(port.close_reason(), Some(CloseReason::PeerGone));
         assert_eq!(port.arm(interest).unwrap(), Armed::Ready);
         assert_eq!(closed(port.recv()), CloseReason::PeerGone);
     }

@@ -117,3 +117,26 @@ fn s21_a_port_that_moves_on_gives_forgotten_room_back() {
     assert_eq!(common::now(&far), [b'Y'; 2024]);
     drop(near);
 }
+
+#[test]
+fn s21_a_reader_in_place_does_not_wake_the_poster_for_every_message() {
+    let _quiet = common::descriptors();
+    let (near, far) = channel_of(4096);
+    common::trust(&far);
+    let mut posted = 0;
+    while near.try_post_bytes(&[b'x'; 56]).is_ok() {
+        posted += 1;
+    }
+    let poster = post_asleep(near, 56);
+    // Up to a quarter of the ring less what the poster's own message takes.
+    for _ in 0..posted / 4 - 1 {
+        drop(far.recv().unwrap());
+        assert_eq!(far.stats().wakeups, 0);
+    }
+    for _ in posted / 4 - 1..posted {
+        drop(far.recv().unwrap());
+    }
+    assert_eq!(common::next(&far), [b'Y'; 56]);
+    assert_eq!(far.stats().wakeups, 1);
+    poster.join().unwrap();
+}

@@ -121,7 +121,9 @@ fn cpus() -> Option<[usize; 2]> {
             .map(|core| core.id)
             .collect(),
     };
-    Some([*cpus.first()?, *cpus.get(1)?])
+    let pair = [*cpus.first()?, *cpus.get(1)?];
+    assert_ne!(pair[0], pair[1], "{CPUS}: two different CPUs are needed");
+    Some(pair)
 }
 
 /// Keeps the calling thread on one CPU.

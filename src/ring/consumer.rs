@@ -189,14 +189,16 @@ impl Consumer {
     /// `written`.
     ///
     /// Not before a quarter of the ring is free, so that a slow consumer does not wake its producer for
-    /// every message. But with messages held in place, nobody knows whether that will ever be.
+    /// every message. But when the last message was taken while some are held in place, nobody knows
+    /// whether that will ever be.
     pub(crate) fn should_wake_poster(&self, target: u64, written: u64) -> bool {
         let held = self.held.borrow();
         let given = held
             .front()
             .map_or(self.taken.get(), |oldest| oldest.position);
         let quarter_free = written.wrapping_sub(given) <= self.ring.capacity() as u64 / 4 * 3;
-        given.wrapping_sub(target) as i64 >= 0 && (quarter_free || !held.is_empty())
+        given.wrapping_sub(target) as i64 >= 0
+            && (quarter_free || !held.is_empty() && !self.has_news())
     }
 }
 
