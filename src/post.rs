@@ -219,6 +219,7 @@ impl MessagePort {
         let Some(place) = self.archive(value, draft.cursor(), hint)? else {
             return Ok(None);
         };
+        // The value's own code may have closed this port.
         self.check_open()?;
         self.producer.append(&mut draft, &place);
         self.publish(draft, 1, place.len());
@@ -330,13 +331,10 @@ impl MessagePort {
         ))
     }
 
-    /// Publishes what was drafted and wakes the peer if it sleeps. `false`: this port has been closed
-    /// since it was begun, and nothing was posted.
+    /// Publishes what was drafted and wakes the peer if it sleeps. The caller has seen that this port was
+    /// not closed since the draft was begun.
     #[inline(always)]
-    pub(crate) fn publish(&self, draft: Draft, messages: usize, bytes: usize) -> bool {
-        if self.ended_here() {
-            return false;
-        }
+    pub(crate) fn publish(&self, draft: Draft, messages: usize, bytes: usize) {
         self.producer.publish(draft);
         self.counts.posted(messages, bytes);
         if !cfg!(ringport_no_wake) {
@@ -348,7 +346,6 @@ impl MessagePort {
         if Counts::milestone(&self.counts.messages_posted, messages) {
             self.unfence_if_calm();
         }
-        true
     }
 
     /// The error of a post that found no room.

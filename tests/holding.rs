@@ -22,6 +22,15 @@ fn post_asleep(port: MessagePort, len: usize) -> JoinHandle<MessagePort> {
     poster
 }
 
+/// Fills a ring of 4096 bytes with records of 64; says how many there are.
+fn fill(port: &MessagePort) -> usize {
+    let mut posted = 0;
+    while port.try_post_bytes(&[b'x'; 56]).is_ok() {
+        posted += 1;
+    }
+    posted
+}
+
 /// A port and how it gets its next message, other than by sleeping in `recv`.
 type Receive = fn(&MessagePort) -> Vec<u8>;
 
@@ -59,11 +68,7 @@ fn s21_room_beside_a_held_message_is_enough() {
     for receive in ALL {
         let (near, far) = channel_of(4096);
         common::trust(&far);
-        // 63 records of 64 bytes fill the ring.
-        let mut posted = 0;
-        while near.try_post_bytes(&[b'x'; 56]).is_ok() {
-            posted += 1;
-        }
+        let posted = fill(&near);
         let poster = post_asleep(near, 56);
         for _ in 0..2 {
             drop(far.recv().unwrap());
@@ -123,10 +128,7 @@ fn s21_a_reader_in_place_does_not_wake_the_poster_for_every_message() {
     let _quiet = common::descriptors();
     let (near, far) = channel_of(4096);
     common::trust(&far);
-    let mut posted = 0;
-    while near.try_post_bytes(&[b'x'; 56]).is_ok() {
-        posted += 1;
-    }
+    let posted = fill(&near);
     let poster = post_asleep(near, 56);
     // Up to a quarter of the ring less what the poster's own message takes.
     for _ in 0..posted / 4 - 1 {
