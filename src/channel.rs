@@ -3,6 +3,7 @@
 use crate::MessagePort;
 use crate::doorbell::{Doorbell, inode_of};
 use crate::error::NewError;
+use crate::fork::Home;
 use crate::segment::Segment;
 
 /// The smallest capacity of a ring, in bytes: one page.
@@ -50,12 +51,13 @@ impl MessageChannel {
     /// [`NewError::Lock`] when the memory cannot be locked.
     pub fn with_options(options: &ChannelOptions) -> Result<MessageChannel, NewError> {
         options.checked_capacities()?;
+        let home = Home::here()?;
         let (bell1, bell2) = Doorbell::pair()?;
         let segment1 = Segment::create(options, inode_of(&bell1)?)?;
         let segment2 = segment1.again(options)?;
         Ok(MessageChannel {
-            port1: MessagePort::first(segment1, bell1),
-            port2: MessagePort::second(segment2, bell2),
+            port1: MessagePort::first(segment1, bell1, home),
+            port2: MessagePort::second(segment2, bell2, home),
         })
     }
 }
@@ -117,6 +119,10 @@ impl ChannelOptions {
     pub fn lock_memory(mut self, yes: bool) -> ChannelOptions {
         self.lock_memory = yes;
         self
+    }
+
+    pub(crate) fn largest_capacity(&self) -> usize {
+        self.capacities[0].max(self.capacities[1])
     }
 
     pub(crate) fn checked_capacities(&self) -> Result<[u64; 2], NewError> {

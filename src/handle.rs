@@ -4,13 +4,16 @@
 #![allow(unsafe_code)]
 
 use crate::barrier::Signal;
+use crate::channel::{ChannelOptions, MIN_CAPACITY};
 use crate::doorbell::{self, Doorbell};
-use crate::error::{ImportError, ImportFault};
+use crate::error::{ImportError, ImportFault, NewError};
+use crate::fork::Home;
 use crate::port::MessagePort;
 use crate::ring::layout::{FIRST_POSITION, RECORD_ALIGN};
 use crate::ring::{Consumer, Producer};
 use crate::segment::Segment;
 use crate::sync::Ordering;
+use crate::transfer::Transfers;
 use std::os::fd::OwnedFd;
 
 /// A port as the two descriptors that are all of it: pass them on in any way, and the port has moved.
@@ -27,14 +30,23 @@ pub struct PortHandle {
 impl MessagePort {
     /// Takes the port apart into its two descriptors, without closing it. What waits to be received
     /// stays with it.
+    ///
+    /// In a forked child these are descriptors of a port that is still the parent's: close them.
     pub fn into_handle(self) -> PortHandle {
-        self.disarm();
-        self.consumer.abandon_held();
-        self.gave_room();
+        self.settle();
         let (doorbell, segment) = self.into_parts();
         PortHandle {
             doorbell: doorbell.into_socket(),
             segment: segment.into_fd(),
+        }
+    }
+
+    /// Leaves in the segment all that the port's next holder has to find there.
+    pub(crate) fn settle(&self) {
+        if self.is_home() {
+            self.disarm();
+            self.consumer.abandon_held();
+            self.gave_room();
         }
     }
 
@@ -45,36 +57,70 @@ impl MessagePort {
     /// [`ImportError`], which says what was wrong and holds the handle.
     pub fn from_handle(handle: PortHandle) -> Result<MessagePort, ImportError> {
         let PortHandle { segment, doorbell } = handle;
-        let inode = match doorbell::check_socket(&doorbell)
-            .and_then(|()| doorbell::inode_of(&doorbell).map_err(ImportFault::from))
-        {
-            Ok(inode) => inode,
-            Err(fault) => return Err(ImportError::new(fault, PortHandle { segment, doorbell })),
+        MessagePort::import(segment, doorbell).map_err(|(fault, segment, doorbell)| {
+            ImportError::new(fault, PortHandle { segment, doorbell })
+        })
+    }
+
+    fn import(
+        segment: OwnedFd,
+        doorbell: OwnedFd,
+    ) -> Result<MessagePort, (ImportFault, OwnedFd, OwnedFd)> {
+        let (home, inode) = match check_doorbell(&doorbell) {
+            Ok(found) => found,
+            Err(fault) => return Err((fault, segment, doorbell)),
         };
         let segment = match Segment::import(segment) {
             Ok(segment) => segment,
-            Err((fault, segment)) => {
-                return Err(ImportError::new(fault, PortHandle { segment, doorbell }));
-            }
+            Err((fault, segment)) => return Err((fault, segment, doorbell)),
         };
-        let index = usize::from(inode != segment.doorbell_inode());
+        let index = endpoint(&segment, inode);
         match Positions::read(&segment, index) {
-            Ok(positions) => Ok(MessagePort::assemble(segment, doorbell, index, &positions)),
-            Err(fault) => {
-                let segment = segment.into_fd();
-                Err(ImportError::new(fault, PortHandle { segment, doorbell }))
-            }
+            Ok(positions) => Ok(MessagePort::assemble(
+                segment, doorbell, index, &positions, home,
+            )),
+            Err(fault) => Err((fault, segment.into_fd(), doorbell)),
         }
     }
 
+    /// Endpoint 2 of a channel that whoever connected has made; the connection is its doorbell.
+    pub(crate) fn import_second(
+        segment: OwnedFd,
+        doorbell: OwnedFd,
+        home: Home,
+    ) -> Result<MessagePort, ImportFault> {
+        let inode = doorbell::inode_of(&doorbell)?;
+        let segment = Segment::import(segment).map_err(|(fault, _)| fault)?;
+        if endpoint(&segment, inode) != 1 {
+            // It would be endpoint 1 wherever it moves, as its peer is.
+            return Err(ImportFault::NotADoorbell {
+                found: "the doorbell of the other end",
+            });
+        }
+        let positions = Positions::read(&segment, 1)?;
+        Ok(MessagePort::assemble(
+            segment, doorbell, 1, &positions, home,
+        ))
+    }
+
+    /// A port whose segment is none that can be used. It has ended, with an empty segment in its place.
+    pub(crate) fn broken(doorbell: OwnedFd) -> Result<MessagePort, NewError> {
+        let home = Home::here()?;
+        let options = ChannelOptions::new().capacity(MIN_CAPACITY);
+        let segment = Segment::create(&options, doorbell::inode_of(&doorbell)?)?;
+        let port = MessagePort::first(segment, doorbell, home);
+        port.end_corrupt();
+        Ok(port)
+    }
+
     /// Endpoint 1 of a new channel.
-    pub(crate) fn first(segment: Segment, doorbell: OwnedFd) -> MessagePort {
-        MessagePort::assemble(segment, doorbell, 0, &Positions::NEW)
+    pub(crate) fn first(segment: Segment, doorbell: OwnedFd, home: Home) -> MessagePort {
+        MessagePort::assemble(segment, doorbell, 0, &Positions::NEW, home)
     }
 
     /// Endpoint 2 of a new channel.
-    pub(crate) fn second(segment: Segment, doorbell: OwnedFd) -> MessagePort {
-        MessagePort::assemble(segment, doorbell, 1, &Positions::NEW)
+    pub(crate) fn second(segment: Segment, doorbell: OwnedFd, home: Home) -> MessagePort {
+        MessagePort::assemble(segment, doorbell, 1, &Positions::NEW, home)
     }
 
     fn assemble(
@@ -82,6 +128,7 @@ impl MessagePort {
         doorbell: OwnedFd,
         index: usize,
         positions: &Positions,
+        home: Home,
     ) -> MessagePort {
         let other = 1 - index;
         // SAFETY: all of these go into the port, which drops the segment last.
@@ -95,25 +142,40 @@ impl MessagePort {
         };
         let signal = Signal::new(own.clone(), peer.clone());
         let [written, read_by_peer] = positions.outgoing;
+        let [sent, taken] = positions.descriptors;
         MessagePort::from_parts(
-            Producer::new(outgoing, own.clone(), peer, written, read_by_peer),
-            Consumer::new(incoming, own, positions.incoming[1]),
-            Doorbell::new(signal, doorbell),
+            Producer::new(outgoing, own.clone(), peer.clone(), written, read_by_peer),
+            Consumer::new(incoming, own.clone(), positions.incoming[1]),
+            Transfers::new(own, peer, sent, taken),
+            Doorbell::new(signal, doorbell, home),
             segment,
         )
     }
 }
 
-/// Where both rings stand: written up to, and read up to.
+/// Which endpoint (0 or 1) the doorbell of this inode belongs to.
+fn endpoint(segment: &Segment, inode: u64) -> usize {
+    usize::from(inode != segment.doorbell_inode())
+}
+
+fn check_doorbell(doorbell: &OwnedFd) -> Result<(Home, u64), ImportFault> {
+    doorbell::check_socket(doorbell)?;
+    Ok((Home::here()?, doorbell::inode_of(doorbell)?))
+}
+
+/// Where both rings stand (written up to, and read up to), and how many descriptor messages this side has
+/// sent and taken.
 struct Positions {
     outgoing: [u64; 2],
     incoming: [u64; 2],
+    descriptors: [u32; 2],
 }
 
 impl Positions {
     const NEW: Positions = Positions {
         outgoing: [FIRST_POSITION; 2],
         incoming: [FIRST_POSITION; 2],
+        descriptors: [0; 2],
     };
 
     /// Reads the positions of a segment from elsewhere, once, and checks them.
@@ -128,9 +190,15 @@ impl Positions {
         let read = own.taking.read_position.load(Ordering::Acquire);
         let written = own.posting.write_position.load(Ordering::Acquire);
         let written_by_peer = peer.posting.write_position.load(Ordering::Acquire);
+        // Relaxed, because what is counted is in the kernel's queue, which has an order of its own.
+        // PEER: any value is possible. A count that is not the peer's own ends the channel at the first
+        // transfer, by a wrong sequence number.
+        let sent = own.posting.descriptors_sent.load(Ordering::Relaxed);
+        let taken = own.taking.descriptors_taken.load(Ordering::Relaxed);
         Ok(Positions {
             outgoing: check_positions(segment, index, written, read_by_peer)?,
             incoming: check_positions(segment, 1 - index, written_by_peer, read)?,
+            descriptors: [sent, taken],
         })
     }
 }

@@ -10,17 +10,31 @@
 compile_error!("ringport needs Linux on a 64-bit little-endian processor");
 
 // In the order in which a message travels. Under loom only what it can model is built.
+#[cfg(not(loom))]
+mod address;
 mod barrier;
 #[cfg(not(loom))]
 mod channel;
+#[cfg(not(loom))]
+mod connect;
+#[cfg(not(loom))]
+mod descriptors;
 #[cfg(not(loom))]
 mod doorbell;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+mod fork;
+#[cfg(not(loom))]
 mod handle;
 #[cfg(not(loom))]
+mod handshake;
+#[cfg(not(loom))]
+mod listener;
+#[cfg(not(loom))]
 mod message;
+#[cfg(not(loom))]
+mod pool;
 #[cfg(not(loom))]
 mod port;
 #[cfg(not(loom))]
@@ -36,6 +50,8 @@ mod segment;
 mod stats;
 mod sync;
 #[cfg(not(loom))]
+mod transfer;
+#[cfg(not(loom))]
 mod wait;
 #[cfg(not(loom))]
 mod worker;
@@ -45,11 +61,13 @@ pub use barrier::Barrier;
 pub use {
     barrier::set_barrier,
     channel::{ChannelOptions, MessageChannel},
+    connect::{ConnectOptions, connect, connect_with},
     error::{
-        Cause, CloseReason, DataError, ImportError, ImportFault, NewError, PostError, RecvError,
-        ReserveError, SpawnError,
+        AcceptError, BindError, Cause, CloseReason, ConnectError, DataError, ImportError,
+        ImportFault, NewError, PostError, RecvError, ReserveError, SpawnError, TransferError,
     },
     handle::PortHandle,
+    listener::{Credentials, Listener, ListenerOptions},
     message::{
         Message, MessageEvent, MessageSerializer, MessageValidator, OwnedMessageEvent, RecordWriter,
     },

@@ -1,13 +1,14 @@
 //! What a message is, on its way out and when it has come: rkyv's bounds under one name, the event and
-//! its bytes, the pool the copies live in.
+//! its bytes, the ports that came along.
 //!
 //! Unsafe relies on: callers pass room that is theirs to write ([`archive`]), and bytes that stay as they
 //! are while they are shown ([`MessageEvent::in_place`]).
 #![allow(unsafe_code)]
 
 use crate::error::{Cause, DataError, PostError};
+use crate::pool::Buffer;
 use crate::port::MessagePort;
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -18,11 +19,11 @@ use rkyv::rancor::{BoxedError, Strategy};
 use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::ser::sharing::Share;
 use rkyv::ser::{Positional, Writer};
-use rkyv::util::AlignedVec;
 use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::validation::shared::SharedValidator;
 use rkyv::{Archive, Portable, Serialize};
+use std::alloc::{Layout, handle_alloc_error};
 
 /// What rkyv serialises a message with.
 pub type MessageSerializer<'w> =
@@ -135,80 +136,59 @@ fn access<T: Message>(bytes: &[u8]) -> Result<&T::Archived, DataError> {
     )
 }
 
-/// A private copy of a message, aligned to what any slot can ask for. Boxed, so that an event that is
-/// passed on moves one word of it and not three.
-type Buffer = Box<AlignedVec<128>>;
-
-/// Buffers for copies: at most four, each at most the power of two above this port's longest message.
+/// The ports that came with a message, until they are taken. Boxed, and `None` for nearly every message, so
+/// that an event that is passed on moves one word for them.
 #[derive(Default)]
-pub(crate) struct Pool {
-    /// The one that is used as long as one message is held at a time.
-    first: Cell<Option<Buffer>>,
-    more: RefCell<Vec<Buffer>>,
-}
+pub(crate) struct Ports(Cell<Option<Box<Arrived>>>);
 
-impl Pool {
-    const MORE: usize = 3;
+struct Arrived(Vec<MessagePort>);
 
-    /// A buffer with room for `len` bytes, its length anything up to its capacity.
-    #[inline(always)]
-    pub(crate) fn take(&self, len: usize) -> Buffer {
-        match self.first.take() {
-            Some(buffer) if buffer.capacity() >= len => buffer,
-            other => self.find(other, len),
-        }
+impl Ports {
+    pub(crate) fn new(ports: Vec<MessagePort>) -> Ports {
+        Ports(Cell::new(Some(Box::new(Arrived(ports)))))
     }
 
-    #[cold]
-    #[inline(never)]
-    fn find(&self, first: Option<Buffer>, len: usize) -> Buffer {
-        let mut buffer = first
-            .or_else(|| self.more.borrow_mut().pop())
-            .unwrap_or_default();
-        buffer.clear();
-        buffer.reserve(len);
-        buffer
+    fn take(&self) -> Vec<MessagePort> {
+        self.0.take().map_or_else(Vec::new, |arrived| arrived.0)
     }
 
-    #[inline(always)]
-    fn put_back(&self, buffer: Buffer) {
-        if let Some(other) = self.first.replace(Some(buffer)) {
-            self.keep(other);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn keep(&self, buffer: Buffer) {
-        let mut more = self.more.borrow_mut();
-        if more.len() < Pool::MORE {
-            more.push(buffer);
-        }
+    fn count(&self) -> usize {
+        let arrived = self.0.take();
+        let count = arrived.as_ref().map_or(0, |arrived| arrived.0.len());
+        self.0.set(arrived);
+        count
     }
 }
 
 /// A message that has arrived.
 ///
 /// By default it shows a private copy. On a port that [trusts its peer](MessagePort::trust_peer) it
-/// shows the ring itself; the room goes back to the poster when the event is dropped.
+/// shows the ring itself; the room goes back to the poster when the event is dropped. Ports that came with
+/// it and were not [taken](MessageEvent::take_ports) are closed then.
 pub struct MessageEvent<'p> {
     port: &'p MessagePort,
     /// What is shown: the buffer's bytes, or the ring's.
     bytes: NonNull<[u8]>,
     /// `None` if the message is shown in place.
-    buffer: Option<Buffer>,
+    buffer: Option<Box<Buffer>>,
     /// Where the record that is shown in place stands.
     position: u64,
+    ports: Ports,
 }
 
 impl<'p> MessageEvent<'p> {
     #[inline(always)]
-    pub(crate) fn copied(port: &'p MessagePort, buffer: Buffer) -> MessageEvent<'p> {
+    pub(crate) fn copied(
+        port: &'p MessagePort,
+        buffer: Box<Buffer>,
+        ports: Ports,
+    ) -> MessageEvent<'p> {
         MessageEvent {
             port,
-            bytes: NonNull::from(buffer.as_slice()),
+            bytes: NonNull::from(&**buffer),
             buffer: Some(buffer),
             position: 0,
+            ports,
         }
     }
 
@@ -221,12 +201,14 @@ impl<'p> MessageEvent<'p> {
         port: &'p MessagePort,
         bytes: NonNull<[u8]>,
         position: u64,
+        ports: Ports,
     ) -> MessageEvent<'p> {
         MessageEvent {
             port,
             bytes,
             buffer: None,
             position,
+            ports,
         }
     }
 
@@ -266,18 +248,31 @@ impl<'p> MessageEvent<'p> {
         access::<T>(self.bytes())
     }
 
+    /// Takes the ports that came with the message, in the order in which they were listed. Nothing is left
+    /// for a second call.
+    ///
+    /// They are not trusted and not started, whatever they were before.
+    pub fn take_ports(&self) -> Vec<MessagePort> {
+        self.ports.take()
+    }
+
+    /// How many ports came with the message and were not taken yet.
+    pub fn port_count(&self) -> usize {
+        self.ports.count()
+    }
+
     /// The message apart from its port: it can be kept, and sent to another thread. A copied message
-    /// (the default) is not copied again.
+    /// (the default) is not copied again. Ports that were not taken go with it.
     pub fn into_owned(self) -> OwnedMessageEvent {
         // Not dropped: dropping gives back what was taken here.
         let mut this = ManuallyDrop::new(self);
+        let ports = core::mem::take(&mut this.ports);
         let buffer = this.buffer.take().unwrap_or_else(|| {
-            let mut buffer = Buffer::default();
-            buffer.extend_from_slice(this.bytes());
+            let copy = Buffer::copy_of(this.bytes());
             this.port.put_back(this.position);
-            buffer
+            copy.unwrap_or_else(|| handle_alloc_error(Layout::for_value(this.bytes())))
         });
-        OwnedMessageEvent { buffer }
+        OwnedMessageEvent { buffer, ports }
     }
 }
 
@@ -296,13 +291,15 @@ impl fmt::Debug for MessageEvent<'_> {
         f.debug_struct("MessageEvent")
             .field("len", &self.len())
             .field("in_place", &self.is_in_place())
+            .field("ports", &self.port_count())
             .finish_non_exhaustive()
     }
 }
 
 /// A message apart from its port.
 pub struct OwnedMessageEvent {
-    buffer: Buffer,
+    buffer: Box<Buffer>,
+    ports: Ports,
 }
 
 impl OwnedMessageEvent {
@@ -329,12 +326,23 @@ impl OwnedMessageEvent {
     pub fn data<T: Message>(&self) -> Result<&T::Archived, DataError> {
         access::<T>(self.bytes())
     }
+
+    /// Takes the ports that came with the message: see [`MessageEvent::take_ports`].
+    pub fn take_ports(&self) -> Vec<MessagePort> {
+        self.ports.take()
+    }
+
+    /// How many ports came with the message and were not taken yet.
+    pub fn port_count(&self) -> usize {
+        self.ports.count()
+    }
 }
 
 impl fmt::Debug for OwnedMessageEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OwnedMessageEvent")
             .field("len", &self.len())
+            .field("ports", &self.port_count())
             .finish_non_exhaustive()
     }
 }

@@ -1,29 +1,35 @@
 //! The port itself: what it is made of, how it ends, what it tells of itself.
 //!
-//! Its verbs are in `post`, `receive`, `wait` and `handle`. Unsafe only in that `trust_peer` asks for a promise.
+//! Its verbs are in `post`, `transfer`, `receive`, `wait` and `handle`. Unsafe only in that `trust_peer` asks for a promise.
 #![allow(unsafe_code)]
 
 use crate::doorbell::Doorbell;
 use crate::error::{CloseReason, PostError};
-use crate::message::{Pool, Scratch};
+use crate::message::Scratch;
+use crate::pool::Pool;
 use crate::ring::layout::{RECORD_ALIGN, state};
 use crate::ring::{Consumer, Producer};
 use crate::segment::Segment;
 use crate::stats::{Counts, Stats};
+use crate::transfer::Transfers;
 use crate::wait::{Patrol, Spinner, WaitStrategy};
 use core::cell::Cell;
 use core::fmt;
 
 /// One end of a channel.
 ///
-/// A port is owned by one holder at a time: it can be sent to another thread, not shared by two. Two
-/// threads take two channels. All methods but [`into_handle`](MessagePort::into_handle) take `&self`, so
-/// that a message can be answered while it is being read.
+/// A port is owned by one holder at a time: it can be sent to another thread, or in a message to another
+/// process, not shared by two. Two threads take two channels. All methods but
+/// [`into_handle`](MessagePort::into_handle) take `&self`, so that a message can be answered while it is
+/// being read.
 ///
-/// Dropping a port closes it.
+/// Dropping a port closes it. A forked child that has not called exec is no holder: there every call
+/// answers `Forked`, and dropping the port does nothing to the channel. (The child keeps it from being
+/// freed, though: it has the descriptors until it ends.)
 pub struct MessagePort {
     pub(crate) producer: Producer,
     pub(crate) consumer: Consumer,
+    pub(crate) transfers: Transfers,
     pub(crate) spinner: Spinner,
     pub(crate) counts: Counts,
     pub(crate) pool: Pool,
@@ -38,7 +44,7 @@ pub struct MessagePort {
     pub(crate) patrol: Patrol,
     // Fields are dropped in this order: the doorbell says goodbye in the segment, so that one is last.
     pub(crate) doorbell: Doorbell,
-    segment: Segment,
+    pub(crate) segment: Segment,
 }
 
 impl MessagePort {
@@ -46,6 +52,7 @@ impl MessagePort {
     pub(crate) fn from_parts(
         producer: Producer,
         consumer: Consumer,
+        transfers: Transfers,
         doorbell: Doorbell,
         segment: Segment,
     ) -> MessagePort {
@@ -54,6 +61,7 @@ impl MessagePort {
         MessagePort {
             producer,
             consumer,
+            transfers,
             spinner: Spinner::new(),
             counts: Counts::default(),
             pool: Pool::default(),
@@ -77,9 +85,10 @@ impl MessagePort {
 /// Closing.
 impl MessagePort {
     /// Ends the channel for both ends. The peer still receives what was posted before; what this side
-    /// has not received yet is discarded. Closing twice does nothing more.
+    /// has not received yet is discarded, and ports in it are closed. Closing twice does nothing more; nor
+    /// does closing in a forked child, whose port it is not.
     pub fn close(&self) {
-        if !self.ended_here() {
+        if !self.is_over_here() {
             self.ended.set(Some(CloseReason::ClosedHere));
             self.doorbell.hang_up();
         }
@@ -92,7 +101,7 @@ impl MessagePort {
 
     /// Why the channel has ended, as far as can be known now. Messages may still wait to be received.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        if self.known_end().is_none() {
+        if self.is_home() && self.known_end().is_none() {
             self.note(if self.armed.get() == 0 {
                 self.doorbell.drain()
             } else {
@@ -111,6 +120,18 @@ impl MessagePort {
         )
     }
 
+    /// Whether this process is the one that the port belongs to, and not a child forked from it.
+    #[inline(always)]
+    pub(crate) fn is_home(&self) -> bool {
+        self.doorbell.is_home()
+    }
+
+    /// Whether this port can do nothing more: closed here, or not this process's.
+    #[inline(always)]
+    pub(crate) fn is_over_here(&self) -> bool {
+        self.ended_here() || !self.is_home()
+    }
+
     /// Why the channel has ended, if this side knows, or the peer's state word says so.
     #[inline(always)]
     pub(crate) fn known_end(&self) -> Option<CloseReason> {
@@ -122,6 +143,9 @@ impl MessagePort {
 
     #[inline(always)]
     pub(crate) fn check_open(&self) -> Result<(), PostError> {
+        if !self.is_home() {
+            return Err(PostError::Forked);
+        }
         self.disarm();
         match self.known_end() {
             None => Ok(()),
@@ -216,6 +240,8 @@ impl MessagePort {
             sleeps: counts.sleeps.get(),
             wakeups: counts.wakeups.get(),
             room_waits: counts.room_waits.get(),
+            ports_posted: counts.ports_posted.get(),
+            ports_received: counts.ports_received.get(),
         }
     }
 }

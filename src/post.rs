@@ -216,7 +216,7 @@ impl MessagePort {
         self.check_open()?;
         let _reservation = self.reserve_ring().ok_or(PostError::Busy)?;
         let mut draft = self.producer.draft();
-        let Some(place) = self.archive(value, draft.cursor(), hint)? else {
+        let Some(place) = self.archive(value, draft.cursor(), 0, hint)? else {
             return Ok(None);
         };
         // The value's own code may have closed this port.
@@ -227,6 +227,9 @@ impl MessagePort {
     }
 
     fn attempt_reserve(&self, len: usize, align: usize) -> Result<Option<Slot<'_>>, ReserveError> {
+        if !self.is_home() {
+            return Err(ReserveError::Forked);
+        }
         self.disarm();
         if let Some(reason) = self.known_end() {
             return Err(ReserveError::Closed(reason));
@@ -267,17 +270,24 @@ impl MessagePort {
     ) -> Result<Option<Place>, PostError> {
         match self.producer.place(cursor, len, align) {
             Ok(place) => Ok(Some(place)),
-            Err(refused) => self.refused(refused, len),
+            Err(refused) => self.refused(refused, len, 0),
         }
     }
 
+    /// The error of a message for which there is no place; `Ok(None)` if there will be. `ahead` as for
+    /// [`archive`](MessagePort::archive), not counted in `len`.
     #[cold]
-    fn refused<T>(&self, refused: Refused, len: usize) -> Result<Option<T>, PostError> {
+    pub(crate) fn refused<T>(
+        &self,
+        refused: Refused,
+        len: usize,
+        ahead: usize,
+    ) -> Result<Option<T>, PostError> {
         match refused {
             Refused::Full => Ok(None),
             Refused::TooLarge => Err(PostError::TooLarge {
                 len,
-                max: self.max_message_len(),
+                max: self.max_message_len() - ahead,
             }),
             Refused::Corrupt => {
                 self.end_corrupt();
@@ -286,12 +296,13 @@ impl MessagePort {
         }
     }
 
-    /// Serialises `value` into the ring after `cursor`; `None` if there is no room now. The caller has
-    /// the reservation.
+    /// Serialises `value` into the ring after `cursor`, leaving `ahead` bytes (a multiple of 16) free at the
+    /// beginning of the place; `None` if there is no room now. The caller has the reservation.
     pub(crate) fn archive<T: Message>(
         &self,
         value: &T,
         cursor: u64,
+        ahead: usize,
         hint: &Cell<usize>,
     ) -> Result<Option<Place>, PostError> {
         let wanted = align_of::<T::Archived>();
@@ -304,7 +315,7 @@ impl MessagePort {
         // Twice, if what is contiguous, or known to be free, was too short for it. More often only if
         // its length changes from one serialisation to the next.
         for _ in 0..4 {
-            let open = match self.producer.open_place(cursor, hint.get()) {
+            let open = match self.producer.open_place(cursor, ahead + hint.get()) {
                 Ok(open) => open,
                 Err(Refused::Full) if hint.get() == 0 => {
                     // Not even room for an empty message: learn the length, without writing.
@@ -315,14 +326,15 @@ impl MessagePort {
                     hint.set(len.max(1));
                     continue;
                 }
-                Err(refused) => return self.refused(refused, hint.get()),
+                Err(refused) => return self.refused(refused, hint.get(), ahead),
             };
-            let start = self.producer.memory().ptr(open.payload());
-            // SAFETY: the place is reserved for this draft: `room` bytes, at an offset that is a
-            // multiple of 16 in a ring that is page-aligned.
-            let len = unsafe { crate::message::archive(value, start, open.room(), &self.scratch) }?;
-            if len <= open.room() {
-                return Ok(Some(self.producer.end_open(open, len)));
+            let start = self.producer.memory().ptr(open.payload() + ahead);
+            let room = open.room() - ahead;
+            // SAFETY: the place is reserved for this draft: `ahead` and `room` bytes, at an offset that is
+            // a multiple of 16 in a ring that is page-aligned.
+            let len = unsafe { crate::message::archive(value, start, room, &self.scratch) }?;
+            if len <= room {
+                return Ok(Some(self.producer.end_open(open, ahead + len)));
             }
             hint.set(len);
         }

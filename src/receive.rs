@@ -3,14 +3,15 @@
 //! Unsafe relies on: a record that the consumer hands out was checked to lie inside the ring.
 #![allow(unsafe_code)]
 
-use crate::error::{CloseReason, RecvError};
-use crate::message::MessageEvent;
+use crate::error::{CloseReason, RecvError, SystemError};
+use crate::message::{MessageEvent, Ports};
 use crate::port::MessagePort;
 use crate::ring::layout::state;
 use crate::ring::{Corrupt, Record};
 use crate::stats::Counts;
 use crate::wait;
 use core::ptr::NonNull;
+use nix::errno::Errno;
 use std::time::Duration;
 
 impl MessagePort {
@@ -19,12 +20,14 @@ impl MessagePort {
     /// # Errors
     ///
     /// [`RecvError::Closed`] once the channel has ended and everything posted before was received;
-    /// [`RecvError::System`] if it cannot wait.
+    /// [`RecvError::System`] if the message cannot be taken in or waited for, for lack of descriptors, memory
+    /// or maps: nothing was lost, the next call receives the same message; [`RecvError::Forked`] in a
+    /// forked child.
     #[inline]
     pub fn recv(&self) -> Result<MessageEvent<'_>, RecvError> {
         loop {
-            if let Some(record) = self.next().map_err(RecvError::Closed)? {
-                return Ok(self.deliver(&record));
+            if let Some(record) = self.next()? {
+                return self.deliver(&record);
             }
             self.wait(state::WANTS_MESSAGE, None)?;
         }
@@ -34,7 +37,7 @@ impl MessagePort {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Closed`] once the channel has ended and everything posted before was received.
+    /// As [`recv`](MessagePort::recv).
     #[inline]
     pub fn try_recv(&self) -> Result<Option<MessageEvent<'_>>, RecvError> {
         let mut next = self.next();
@@ -62,21 +65,24 @@ impl MessagePort {
 
     /// Receives until the channel has ended, waiting each time.
     ///
-    /// [`close_reason`](MessagePort::close_reason) tells afterwards why it has. It also ends when waiting
-    /// fails ([`RecvError::System`]): then that is `None`.
+    /// [`close_reason`](MessagePort::close_reason) tells afterwards why it has. It also ends when receiving
+    /// fails otherwise ([`RecvError::System`], nothing was lost): then that is `None`.
     pub fn iter(&self) -> Iter<'_> {
         Iter { port: self }
     }
 
     /// Looks for the next record, without taking it.
     #[inline(always)]
-    fn next(&self) -> Result<Option<Record>, CloseReason> {
+    fn next(&self) -> Result<Option<Record>, RecvError> {
+        if !self.is_home() {
+            return Err(RecvError::Forked);
+        }
         self.disarm();
         loop {
             // What was known before looking: whoever has left posts no more after that.
             let ended = self.ended.get();
             if let Some(reason @ (CloseReason::ClosedHere | CloseReason::Corrupt)) = ended {
-                return Err(reason);
+                return Err(RecvError::Closed(reason));
             }
             match self.consumer.peek() {
                 Ok(Some(record)) => return Ok(Some(record)),
@@ -87,7 +93,9 @@ impl MessagePort {
                 }
             }
             if let Some(reason) = ended {
-                return Err(reason);
+                // A message that was sent off and never published may have left its ports here.
+                self.doorbell.discard();
+                return Err(RecvError::Closed(reason));
             }
             if self.known_end().is_none() {
                 return Ok(None);
@@ -98,53 +106,75 @@ impl MessagePort {
     #[inline(always)]
     fn deliver_next(
         &self,
-        next: Result<Option<Record>, CloseReason>,
+        next: Result<Option<Record>, RecvError>,
     ) -> Result<Option<MessageEvent<'_>>, RecvError> {
-        match next {
-            Ok(Some(record)) => Ok(Some(self.deliver(&record))),
-            Ok(None) => Ok(None),
-            Err(reason) => Err(RecvError::Closed(reason)),
+        match next? {
+            Some(record) => self.deliver(&record).map(Some),
+            None => Ok(None),
         }
     }
 
-    /// Takes the record that [`next`](MessagePort::next) has found.
+    /// Takes the record that [`next`](MessagePort::next) has found. What can fail comes first.
     #[inline(always)]
-    fn deliver(&self, record: &Record) -> MessageEvent<'_> {
-        self.counts.received(record.len);
-        if Counts::milestone(&self.counts.messages_received, 1) {
-            self.unfence_if_calm();
-        }
+    fn deliver(&self, record: &Record) -> Result<MessageEvent<'_>, RecvError> {
         if self.trusted.get() {
             return self.lend(record);
         }
-        let mut buffer = self.pool.take(record.len);
+        let mut buffer = self.pool.take(record.len).ok_or_else(no_memory)?;
+        let ports = if record.items == 0 {
+            Ports::default()
+        } else {
+            self.adopt(record)?
+        };
         // SAFETY: the pool's buffer has room for `len` bytes, all of which are written before the
         // length says so.
         unsafe {
-            let to = NonNull::new_unchecked(buffer.as_mut_ptr());
-            self.consumer.memory().read(record.payload, to, record.len);
+            self.consumer
+                .memory()
+                .read(record.payload, buffer.start(), record.len);
             buffer.set_len(record.len);
         }
         self.consumer.take(record);
-        self.gave_room();
-        MessageEvent::copied(self, buffer)
+        self.received(record);
+        Ok(MessageEvent::copied(self, buffer, ports))
     }
 
     #[inline]
-    fn lend(&self, record: &Record) -> MessageEvent<'_> {
+    fn lend(&self, record: &Record) -> Result<MessageEvent<'_>, RecvError> {
+        let ports = if record.items == 0 {
+            Ports::default()
+        } else {
+            self.adopt(record)?
+        };
         self.consumer.hold(record);
         let start = self.consumer.memory().ptr(record.payload);
         let bytes = NonNull::slice_from_raw_parts(start, record.len);
         // On the way here a WRAP may have given its room back.
-        self.gave_room();
+        self.received(record);
         // SAFETY: the record was checked to lie inside the ring, it is held, and who called
         // `trust_peer` promised that nobody writes to this channel but through this library, whose
         // producer does not write to records that are held.
-        unsafe { MessageEvent::in_place(self, bytes, record.position()) }
+        Ok(unsafe { MessageEvent::in_place(self, bytes, record.position(), ports) })
+    }
+
+    #[inline(always)]
+    fn received(&self, record: &Record) {
+        self.counts.received(record.len);
+        if Counts::milestone(&self.counts.messages_received, 1) {
+            self.unfence_if_calm();
+        }
+        if record.items == 0 {
+            self.gave_room();
+        } else {
+            self.gave_place();
+        }
     }
 
     /// Ends an event that was shown in place.
     pub(crate) fn put_back(&self, position: u64) {
+        if !self.is_home() {
+            return;
+        }
         self.consumer.put_back(position);
         self.gave_room();
     }
@@ -158,6 +188,14 @@ impl MessagePort {
         }
     }
 
+    /// Wakes the peer if it waits for room, or to send ports, now that a message with some was taken.
+    #[cold]
+    fn gave_place(&self) {
+        if self.doorbell.signal().look_for_sleeper() & state::WANTS_ROOM != 0 {
+            self.wake_peer(state::WANTS_ROOM);
+        }
+    }
+
     #[cold]
     fn offer_room(&self) {
         let signal = self.doorbell.signal();
@@ -166,6 +204,11 @@ impl MessagePort {
             self.wake_peer(state::WANTS_ROOM);
         }
     }
+}
+
+#[cold]
+fn no_memory() -> RecvError {
+    SystemError::new("malloc", Errno::ENOMEM).into()
 }
 
 /// Received messages, until the channel has ended: see [`MessagePort::iter`].

@@ -90,10 +90,10 @@ impl<'p> Slot<'p> {
         }
     }
 
-    /// Posts the message. If this port was closed meanwhile, it is discarded.
+    /// Posts the message. If this port was closed meanwhile, or this is a forked child, it is discarded.
     pub fn commit(self) {
         let port = self.port();
-        if port.ended_here() {
+        if port.is_over_here() {
             return;
         }
         let mut draft = port.producer.draft();
@@ -145,7 +145,7 @@ impl<'p> Batch<'p> {
     pub fn post<T: Message>(&mut self, value: &T) -> Result<(), PostError> {
         self.check()?;
         let hint = core::cell::Cell::new(0);
-        match self.port.archive(value, self.draft.cursor(), &hint)? {
+        match self.port.archive(value, self.draft.cursor(), 0, &hint)? {
             Some(place) => self.add(&place),
             None => return Err(self.port.full()),
         }
@@ -196,9 +196,10 @@ impl<'p> Batch<'p> {
         self.messages == 0
     }
 
-    /// Posts all of them and says how many there were: none if this port was closed meanwhile.
+    /// Posts all of them and says how many there were: none if this port was closed meanwhile, or this is
+    /// a forked child.
     pub fn publish(self) -> usize {
-        if self.messages == 0 || self.port.ended_here() {
+        if self.messages == 0 || self.port.is_over_here() {
             return 0;
         }
         self.port.publish(self.draft, self.messages, self.bytes);

@@ -19,8 +19,11 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+
+/// The length of the smallest segment, in bytes.
+pub(crate) const SHORTEST: u64 = RINGS as u64 + 2 * MIN_CAPACITY as u64;
 
 /// One mapping of a segment.
 pub(crate) struct Segment {
@@ -90,6 +93,11 @@ impl Segment {
         Ok(segment)
     }
 
+    /// Checks a segment that somebody else made, and says what the capacities of its rings are.
+    pub(crate) fn capacities_of(file: &OwnedFd) -> Result<[u64; 2], ImportFault> {
+        check(file).map(|header| header.capacities)
+    }
+
     /// Checks and maps a segment that somebody else made.
     pub(crate) fn import(file: OwnedFd) -> Result<Segment, (ImportFault, OwnedFd)> {
         let header = match check(&file) {
@@ -124,6 +132,22 @@ impl Segment {
     pub(crate) fn capacity(&self, index: usize) -> usize {
         // Checked at creation and import to be at most 1 GiB.
         self.header.capacities[index] as usize
+    }
+
+    /// The descriptor itself, to be sent.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Whether both are mappings of one segment.
+    pub(crate) fn is_same(&self, other: &Segment) -> bool {
+        let identity = |segment: &Segment| {
+            let stat = nix::sys::stat::fstat(&segment.file);
+            stat.map(|stat| (stat.st_dev, stat.st_ino)).ok()
+        };
+        // The header's inode tells nearly all apart without a call, but somebody may have forged it.
+        self.header.doorbell_inode == other.header.doorbell_inode
+            && identity(self) == identity(other)
     }
 
     /// Gives the descriptor up and unmaps.
@@ -203,20 +227,23 @@ fn new_memfd() -> Result<OwnedFd, SystemError> {
 
 /// Everything that can be known of a segment without mapping it.
 fn check(file: &OwnedFd) -> Result<Header, ImportFault> {
+    // Asked first, because it asks nothing of the file system, which could be a hostile one that never
+    // answers. EINVAL: neither tmpfs nor hugetlbfs, or something there that is no file.
+    let seals = match fcntl(file, FcntlArg::F_GET_SEALS) {
+        Ok(seals) => seals,
+        Err(Errno::EINVAL | Errno::EBADF) => {
+            return Err(ImportFault::NotASegment { file_system: None });
+        }
+        Err(errno) => return Err(SystemError::new("fcntl(F_GET_SEALS)", errno).into()),
+    };
     let file_system = nix::sys::statfs::fstatfs(file)
         .map_err(|errno| SystemError::new("fstatfs", errno))?
         .filesystem_type();
     if file_system != nix::sys::statfs::TMPFS_MAGIC {
         return Err(ImportFault::NotASegment {
-            file_system: file_system.0,
+            file_system: Some(file_system.0),
         });
     }
-    // A tmpfs file that cannot be sealed at all (a directory, a pipe's inode) answers EINVAL.
-    let seals = match fcntl(file, FcntlArg::F_GET_SEALS) {
-        Ok(seals) => seals,
-        Err(Errno::EINVAL) => 0,
-        Err(errno) => return Err(SystemError::new("fcntl(F_GET_SEALS)", errno).into()),
-    };
     const NEEDED: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
     const FORBIDDEN: i32 = libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE;
     if seals & NEEDED != NEEDED || seals & FORBIDDEN != 0 {
@@ -226,10 +253,10 @@ fn check(file: &OwnedFd) -> Result<Header, ImportFault> {
         .map_err(|errno| SystemError::new("fstat", errno))?
         .st_size as u64;
     let mut bytes = [0; HEADER_LEN];
-    if found < RINGS as u64 {
+    if found < SHORTEST {
         return Err(ImportFault::Length {
             found,
-            expected: RINGS as u64 + 2 * MIN_CAPACITY as u64,
+            expected: SHORTEST,
         });
     }
     let read = nix::sys::uio::pread(file, &mut bytes, 0)

@@ -20,6 +20,10 @@ pub struct Stats {
     pub wakeups: u64,
     /// Posts that had to wait for room.
     pub room_waits: u64,
+    /// Ports that went away in messages posted.
+    pub ports_posted: u64,
+    /// Ports that came in messages received.
+    pub ports_received: u64,
 }
 
 /// The running figures, and whether this side has been awake for long.
@@ -32,6 +36,8 @@ pub(crate) struct Counts {
     pub(crate) sleeps: Cell<u64>,
     pub(crate) wakeups: Cell<u64>,
     pub(crate) room_waits: Cell<u64>,
+    pub(crate) ports_posted: Cell<u64>,
+    pub(crate) ports_received: Cell<u64>,
     /// Whether this side has not gone to sleep since the last milestone.
     calm: Cell<bool>,
 }

@@ -2,7 +2,7 @@
 
 use crate::barrier::Pace;
 use crate::doorbell::Line;
-use crate::error::SystemError;
+use crate::error::{FORKED, SystemError};
 use crate::port::MessagePort;
 use crate::ring::Refused;
 use crate::ring::layout::{RECORD_ALIGN, state};
@@ -206,7 +206,7 @@ impl MessagePort {
             // The consumer writes its read position for every message, and each look takes that line
             // away from it: look seldom, and wait for room for many messages.
             for _ in 0..times / SELDOM {
-                if self.producer.has_much_room() || self.known_end().is_some() {
+                if self.has_much_room() || self.known_end().is_some() {
                     return true;
                 }
                 for _ in 0..SELDOM {
@@ -228,7 +228,12 @@ impl MessagePort {
         let signal = self.doorbell.signal();
         loop {
             self.note(self.doorbell.drain_if_due());
-            let pace = self.arm_for(wants);
+            let pace = if self.doorbell.is_clogged() {
+                // Who sleeps for room beside many unreceived transfers asks for no more rings.
+                Pace::Slice
+            } else {
+                self.arm_for(wants)
+            };
             if self.is_ready(wants) {
                 signal.disarm(wants);
                 return Ok(true);
@@ -261,12 +266,29 @@ impl MessagePort {
         self.doorbell.signal().arm(wants)
     }
 
-    /// Whether something of what is wanted is there, or the channel has ended. For room it is what the
-    /// last refused post needed.
+    /// Whether there is what the last refused post needed: a place among the transfers, or room.
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        if self.transfers.wants_place() {
+            self.transfers.has_place()
+        } else {
+            self.producer.has_room()
+        }
+    }
+
+    fn has_much_room(&self) -> bool {
+        if self.transfers.wants_place() {
+            self.transfers.has_place()
+        } else {
+            self.producer.has_much_room()
+        }
+    }
+
+    /// Whether something of what is wanted is there, or the channel has ended.
     #[inline(always)]
     fn is_ready(&self, wants: u32) -> bool {
         wants & state::WANTS_MESSAGE != 0 && self.consumer.has_news()
-            || wants & state::WANTS_ROOM != 0 && self.producer.has_room()
+            || wants & state::WANTS_ROOM != 0 && self.has_room()
             || self.known_end().is_some()
     }
 
@@ -315,8 +337,9 @@ impl MessagePort {
     ///
     /// # Errors
     ///
-    /// When the process is out of descriptors: the first call needs one.
+    /// When the process is out of descriptors: the first call needs one. In a forked child.
     pub fn arm(&self, interest: Interest) -> Result<Armed, io::Error> {
+        self.check_home()?;
         self.disarm();
         // Empties the descriptor's ready list, so that it becomes readable anew.
         let line = self.doorbell.sleep(Some(Duration::ZERO));
@@ -329,6 +352,11 @@ impl MessagePort {
         };
         // Looking for room also notes how much is missing. What can never fit is not waited for.
         if room.is_some_and(|len| !self.is_full_for(len)) || self.is_ready(wants) {
+            return Ok(Armed::Ready);
+        }
+        if self.doorbell.is_clogged() {
+            // No more rings can be asked for, so nothing could wake the caller. Tell it to try, not too often.
+            std::thread::sleep(SLICE);
             return Ok(Armed::Ready);
         }
         self.zero_ahead(wants);
@@ -349,9 +377,18 @@ impl MessagePort {
     ///
     /// # Errors
     ///
-    /// When the process is out of descriptors: the first call needs one.
+    /// When the process is out of descriptors: the first call needs one. In a forked child.
     pub fn as_fd(&self) -> Result<BorrowedFd<'_>, io::Error> {
+        self.check_home()?;
         self.doorbell.poll_fd().map_err(|error| error.source)
+    }
+
+    fn check_home(&self) -> Result<(), io::Error> {
+        if self.is_home() {
+            Ok(())
+        } else {
+            Err(io::Error::other(FORKED))
+        }
     }
 
     fn is_full_for(&self, len: usize) -> bool {

@@ -15,6 +15,8 @@ pub(crate) struct Record {
     pub(crate) payload: usize,
     /// Bytes of payload.
     pub(crate) len: usize,
+    /// How many items travel with it.
+    pub(crate) items: u8,
 }
 
 /// A record handed out in place.
@@ -86,7 +88,12 @@ impl Consumer {
                 return Ok(None);
             }
             match parse_header(word) {
-                Some(RecordHeader::Message { len, pad, tail }) => {
+                Some(RecordHeader::Message {
+                    len,
+                    items,
+                    pad,
+                    tail,
+                }) => {
                     let size = record_size(len, pad);
                     if size > self.ring.max_record() || offset + size + tail > self.ring.capacity()
                     {
@@ -97,6 +104,7 @@ impl Consumer {
                         end: position.wrapping_add((size + tail) as u64),
                         payload: offset + RECORD_HEADER + pad,
                         len,
+                        items,
                     }));
                 }
                 Some(RecordHeader::Wrap) if offset != RECORD_HEADER => self.follow_wrap(position),
@@ -203,6 +211,11 @@ impl Consumer {
 }
 
 impl Record {
+    /// Offset of the items in the ring: right after the header.
+    pub(crate) fn items_offset(&self, ring: Geometry) -> usize {
+        ring.offset(self.position) + RECORD_HEADER
+    }
+
     /// Where the record stands in the ring.
     pub(crate) fn position(&self) -> u64 {
         self.position

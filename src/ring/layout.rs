@@ -21,6 +21,10 @@
 //! | header | items, padding   | payload         | padding |
 //!
 //! header   0–31 payload length · 32–39 item count · 40–47 kind · 48–55 pad/16 · 56–62 tail/16 · 63 published
+//! items    one byte each, in list order: 1 PORT (two descriptors: segment, doorbell)
+//!
+//! doorbell 0x01 rings · 0x80 | (sequence & 0x7f) carries the descriptors of the next record with items;
+//!          sequence counts the descriptor messages sent in this direction before it
 //! ```
 //!
 //! All numbers are little-endian. A line is 128 bytes because processors fetch neighbouring cache
@@ -175,17 +179,27 @@ const KIND_WRAP: u64 = 2;
 /// The header of a record that says: the next record starts at the ring's offset 8.
 pub(crate) const WRAP: u64 = PUBLISHED | KIND_WRAP << 40;
 
-/// The header of a message record: payload bytes, and padding bytes before them and after the record
-/// (multiples of 16 below 4096 and 2048).
+/// The header of a message record: payload bytes, items, and padding bytes before the payload and after
+/// the record (multiples of 16 below 4096 and 2048).
 #[inline(always)]
-pub(crate) const fn message_header(len: usize, pad: usize, tail: usize) -> u64 {
-    PUBLISHED | (tail as u64 / 16) << 56 | (pad as u64 / 16) << 48 | KIND_MESSAGE << 40 | len as u64
+pub(crate) const fn message_header(len: usize, items: u8, pad: usize, tail: usize) -> u64 {
+    PUBLISHED
+        | (tail as u64 / 16) << 56
+        | (pad as u64 / 16) << 48
+        | KIND_MESSAGE << 40
+        | (items as u64) << 32
+        | len as u64
 }
 
 /// What a published header word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordHeader {
-    Message { len: usize, pad: usize, tail: usize },
+    Message {
+        len: usize,
+        items: u8,
+        pad: usize,
+        tail: usize,
+    },
     Wrap,
 }
 
@@ -193,14 +207,20 @@ pub(crate) enum RecordHeader {
 #[inline(always)]
 pub(crate) const fn parse_header(word: u64) -> Option<RecordHeader> {
     const LEN: u64 = 0xffff_ffff;
+    const ITEMS: u64 = 0xff << 32;
     const PAD: u64 = 0xff << 48;
     const TAIL: u64 = 0x7f << 56;
-    // Every other bit is fixed: published, the kind, no items (nothing travels with a message in this
-    // version).
-    if word & !(LEN | PAD | TAIL) == PUBLISHED | KIND_MESSAGE << 40 {
+    // Every other bit is fixed: published, and the kind.
+    if word & !(LEN | ITEMS | PAD | TAIL) == PUBLISHED | KIND_MESSAGE << 40 {
+        let items = ((word & ITEMS) >> 32) as u8;
+        let pad = ((word & PAD) >> 48) as usize * 16;
+        if items as usize > pad {
+            return None;
+        }
         Some(RecordHeader::Message {
             len: (word & LEN) as usize,
-            pad: ((word & PAD) >> 48) as usize * 16,
+            items,
+            pad,
             tail: ((word & TAIL) >> 56) as usize * 16,
         })
     } else if word == WRAP {
@@ -208,6 +228,11 @@ pub(crate) const fn parse_header(word: u64) -> Option<RecordHeader> {
     } else {
         None
     }
+}
+
+/// Bytes between header and payload that so many items take up, for a payload aligned to 16.
+pub(crate) const fn items_size(items: usize) -> usize {
+    (items + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
 }
 
 /// Bytes a record takes up without its tail, header and padding included.
@@ -237,11 +262,23 @@ mod tests {
     #[test]
     fn only_words_that_this_version_writes_are_headers() {
         for len in [0, 1, 48, 0xffff_ffff] {
-            for (pad, tail) in [(0, 0), (16, 0), (112, 48), (255 * 16, 127 * 16)] {
-                let word = message_header(len, pad, tail);
-                let parsed = RecordHeader::Message { len, pad, tail };
+            for (items, pad, tail) in [
+                (0, 0, 0),
+                (0, 16, 0),
+                (16, 16, 0),
+                (126, 128, 48),
+                (0, 112, 48),
+                (255, 255 * 16, 127 * 16),
+            ] {
+                let word = message_header(len, items, pad, tail);
+                let parsed = RecordHeader::Message {
+                    len,
+                    items,
+                    pad,
+                    tail,
+                };
                 assert_eq!(parse_header(word), Some(parsed));
-                for bit in (32..48).chain([63]) {
+                for bit in (40..48).chain([63]) {
                     assert_eq!(
                         parse_header(word ^ 1 << bit),
                         None,
@@ -250,6 +287,9 @@ mod tests {
                 }
             }
         }
+        // Items stand in the padding, so there are no more of them than it has bytes.
+        assert_eq!(parse_header(message_header(8, 1, 0, 0)), None);
+        assert_eq!(parse_header(message_header(8, 17, 16, 0)), None);
         assert_eq!(parse_header(WRAP), Some(RecordHeader::Wrap));
         for bit in 0..64 {
             assert_eq!(parse_header(WRAP ^ 1 << bit), None, "bit {bit}");

@@ -85,6 +85,12 @@ mod native {
             unsafe { to.copy_from_nonoverlapping(self.ptr(offset), len) }
         }
 
+        /// Copies as many bytes out as `to` has.
+        pub(crate) fn read_to(&self, offset: usize, to: &mut [u8]) {
+            // SAFETY: a slice is valid for writes of its length, and no slice lies in shared memory.
+            unsafe { self.read(offset, NonNull::from(&mut *to).cast(), to.len()) }
+        }
+
         /// Zeroes whole words.
         pub(crate) fn zero(&self, offset: usize, len: usize) {
             let mut at = offset;

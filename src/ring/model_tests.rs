@@ -412,10 +412,12 @@ proptest! {
 /// Words that look like headers more often than chance would have it.
 fn header_word() -> impl Strategy<Value = u64> {
     prop_oneof![
-        4 => (0usize..600, 0usize..9, 0usize..4)
-            .prop_map(|(len, pad, tail)| message_header(len, pad * 16, tail * 16)),
-        1 => (any::<u32>(), any::<u8>(), 0usize..128)
-            .prop_map(|(len, pad, tail)| message_header(len as usize, pad as usize * 16, tail * 16)),
+        4 => (0usize..600, 0u8..40, 0usize..9, 0usize..4)
+            .prop_map(|(len, items, pad, tail)| message_header(len, items, pad * 16, tail * 16)),
+        1 => (any::<u32>(), any::<u8>(), any::<u8>(), 0usize..128)
+            .prop_map(|(len, items, pad, tail)| {
+                message_header(len as usize, items, pad as usize * 16, tail * 16)
+            }),
         1 => Just(WRAP),
         1 => any::<u64>(),
     ]

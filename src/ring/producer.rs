@@ -6,7 +6,7 @@
 //! is still zero.
 
 use super::layout::{
-    Endpoint, LINE, RECORD_ALIGN, RECORD_HEADER, WRAP, message_header, record_size,
+    Endpoint, LINE, RECORD_ALIGN, RECORD_HEADER, WRAP, items_size, message_header, record_size,
 };
 use super::{Corrupt, Geometry, Memory, Shared};
 use crate::sync::Ordering;
@@ -38,6 +38,7 @@ pub(crate) struct Place {
     /// Bytes between header and payload.
     pub(super) pad: usize,
     len: usize,
+    items: u8,
 }
 
 impl Place {
@@ -54,7 +55,25 @@ impl Place {
             offset,
             pad,
             len,
+            items: 0,
         }
+    }
+
+    /// The same place, its first bytes given to items: see [`items`](Place::items).
+    pub(crate) fn with_items(self, items: u8) -> Place {
+        let size = items_size(items.into());
+        debug_assert!(size <= self.len);
+        Place {
+            pad: self.pad + size,
+            len: self.len - size,
+            items,
+            ..self
+        }
+    }
+
+    /// Offset of the items.
+    pub(crate) fn items(&self) -> usize {
+        self.offset + RECORD_HEADER
     }
 
     /// Offset of the payload.
@@ -309,7 +328,7 @@ impl Producer {
             self.set_header(draft, draft.cursor, self.ring.offset(draft.cursor), WRAP);
         }
         let tail = self.tail(place);
-        let header = message_header(place.len, place.pad, tail);
+        let header = message_header(place.len, place.items, place.pad, tail);
         self.set_header(draft, place.position, place.offset, header);
         draft.cursor = place.end().wrapping_add(tail as u64);
     }

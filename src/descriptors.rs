@@ -1,0 +1,174 @@
+//! Descriptors on a Unix socket: send them, look at them without taking them, read past them.
+//!
+//! `recvmsg` by hand: nix closes nothing of what it received when the kernel had to leave some out. Here
+//! every descriptor that the kernel hands out is owned before anything else is looked at.
+//!
+//! Unsafe relies on: the kernel fills the control buffer with whole messages, whose descriptors are new.
+#![allow(unsafe_code)]
+
+use core::mem::MaybeUninit;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The kernel passes at most so many descriptors at once (`SCM_MAX_FD`).
+pub(crate) const MOST: usize = 253;
+
+/// Room for so many, for credentials, a process descriptor and a security label, should a former holder
+/// have asked for those.
+const CONTROL_WORDS: usize = 192;
+
+/// Not in the crate libc: a descriptor of the sending process (`SO_PASSPIDFD`, Linux 6.5).
+const SCM_PIDFD: libc::c_int = 4;
+
+/// Sends `bytes` and descriptors, without waiting; says how many bytes went.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[RawFd],
+) -> Result<usize, Errno> {
+    let control = [ControlMessage::ScmRights(descriptors)];
+    let control = if descriptors.is_empty() {
+        &[]
+    } else {
+        &control[..]
+    };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    loop {
+        let data = [IoSlice::new(bytes)];
+        match sendmsg::<()>(socket.as_raw_fd(), &data, control, flags, None) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// What a look at the front of a socket's queue has shown.
+pub(crate) struct Peeked {
+    /// How many bytes.
+    pub(crate) len: usize,
+    /// Copies of the descriptors; those in the queue stay there.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Whether some were left out, most likely because this process can have no more.
+    pub(crate) truncated: bool,
+}
+
+/// Looks at the bytes at the front of the queue and at the descriptors with them, without waiting.
+pub(crate) fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, Errno> {
+    let mut descriptors = Vec::new();
+    descriptors
+        .try_reserve_exact(MOST)
+        .map_err(|_| Errno::ENOMEM)?;
+    let mut control = [MaybeUninit::<u64>::uninit(); CONTROL_WORDS];
+    let mut data = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    let mut message = message(&mut data);
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control);
+    let len = receive(socket, &mut message, libc::MSG_PEEK)?;
+    // SAFETY: the kernel has just filled `message` and the control buffer it points to.
+    unsafe { collect(&message, &mut descriptors) };
+    Ok(Peeked {
+        len,
+        descriptors,
+        truncated: message.msg_flags & libc::MSG_CTRUNC != 0,
+    })
+}
+
+/// Looks at the bytes at the front of the queue up to the first that has descriptors. Says how many, and
+/// whether the last of them has.
+pub(crate) fn peek_bytes(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, bool), Errno> {
+    let mut data = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    let mut message = message(&mut data);
+    let len = receive(socket, &mut message, libc::MSG_PEEK)?;
+    Ok((len, message.msg_flags & libc::MSG_CTRUNC != 0))
+}
+
+/// Reads bytes; descriptors that come with them are closed by the kernel.
+pub(crate) fn read_past(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let mut data = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    receive(socket, &mut message(&mut data), 0)
+}
+
+/// Bytes in the queue that were not read yet.
+pub(crate) fn unread(socket: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one `int`, to a live one.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &mut bytes) };
+    if asked == 0 {
+        usize::try_from(bytes).unwrap_or(0)
+    } else {
+        0
+    }
+}
+
+fn message(data: &mut libc::iovec) -> libc::msghdr {
+    // SAFETY: a `msghdr` is integers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
+    message.msg_iov = data;
+    message.msg_iovlen = 1;
+    message
+}
+
+fn receive(
+    socket: BorrowedFd<'_>,
+    message: &mut libc::msghdr,
+    flags: libc::c_int,
+) -> Result<usize, Errno> {
+    let flags = flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    loop {
+        // SAFETY: what `message` points to is alive and of the lengths it says.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), message, flags) };
+        match Errno::result(got) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(|got| got as usize),
+        }
+    }
+}
+
+/// Takes possession of every descriptor in a received message. Descriptors of processes, which nobody here
+/// has asked for, are closed at once.
+///
+/// # Safety
+///
+/// The kernel has filled `message` and its control buffer, and nobody has taken anything from it.
+unsafe fn collect(message: &libc::msghdr, descriptors: &mut Vec<OwnedFd>) {
+    // SAFETY: as the caller promises.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !next.is_null() {
+        // SAFETY: `CMSG_FIRSTHDR` and `CMSG_NXTHDR` only give whole headers inside the buffer.
+        let header = unsafe { next.read_unaligned() };
+        if header.cmsg_level == libc::SOL_SOCKET
+            && matches!(header.cmsg_type, libc::SCM_RIGHTS | SCM_PIDFD)
+        {
+            // SAFETY: computes a length.
+            let head = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = header.cmsg_len.saturating_sub(head) / size_of::<RawFd>();
+            // SAFETY: the header is inside the buffer.
+            let data = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
+            for index in 0..count {
+                // SAFETY: the kernel wrote `count` descriptors there.
+                let number = unsafe { data.add(index).read_unaligned() };
+                if number < 0 {
+                    continue;
+                }
+                // SAFETY: the kernel has just made it for us; nobody else knows of it.
+                let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+                if header.cmsg_type == libc::SCM_RIGHTS {
+                    descriptors.push(descriptor);
+                }
+            }
+        }
+        // SAFETY: `next` is a header inside the buffer.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+}

@@ -1,0 +1,145 @@
+//! The memory that copies of messages live in.
+//!
+//! Unsafe relies on: a buffer owns its memory, and its first `len` bytes were written.
+#![allow(unsafe_code)]
+
+use crate::ring::layout::MAX_PAYLOAD_ALIGN;
+use core::cell::{Cell, RefCell};
+use core::ops::Deref;
+use core::ptr::NonNull;
+use std::alloc::{Layout, alloc, dealloc};
+
+/// A private copy of a message, aligned to what any slot can ask for. Unlike a `Vec` it says so when there
+/// is no memory, because a message that cannot be copied now must not be lost.
+pub(crate) struct Buffer {
+    start: NonNull<u8>,
+    layout: Layout,
+    len: usize,
+}
+
+// SAFETY: it owns plain bytes.
+unsafe impl Send for Buffer {}
+// SAFETY: a shared reference only reads them.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// A buffer with room for at least `len` bytes, none of them written; `None` if there is no memory.
+    #[cold]
+    pub(crate) fn new(len: usize) -> Option<Box<Buffer>> {
+        let size = len.max(MAX_PAYLOAD_ALIGN).checked_next_power_of_two()?;
+        let layout = Layout::from_size_align(size, MAX_PAYLOAD_ALIGN).ok()?;
+        // SAFETY: the size is not zero.
+        let start = NonNull::new(unsafe { alloc(layout) })?;
+        // Boxed, so that an event that is passed on moves one word of it.
+        Some(Box::new(Buffer {
+            start,
+            layout,
+            len: 0,
+        }))
+    }
+
+    #[inline(always)]
+    fn room(&self) -> usize {
+        self.layout.size()
+    }
+
+    /// Where the bytes begin.
+    #[inline(always)]
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Says how many bytes there are.
+    ///
+    /// # Safety
+    ///
+    /// So many were written from the start on.
+    #[inline(always)]
+    pub(crate) unsafe fn set_len(&mut self, len: usize) {
+        debug_assert!(len <= self.room());
+        self.len = len;
+    }
+
+    /// A copy of `bytes`; `None` if there is no memory.
+    pub(crate) fn copy_of(bytes: &[u8]) -> Option<Box<Buffer>> {
+        let mut buffer = Buffer::new(bytes.len())?;
+        // SAFETY: there is room for so many, in memory that nobody else knows of.
+        unsafe {
+            buffer
+                .start
+                .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+            buffer.set_len(bytes.len());
+        }
+        Some(buffer)
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the first `len` bytes were written, as `set_len` was promised.
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// Buffers that wait for the next copy: at most four, each at most the power of two above this port's
+/// longest message.
+#[derive(Default)]
+pub(crate) struct Pool {
+    /// The one that is used as long as one message is held at a time.
+    first: Cell<Option<Box<Buffer>>>,
+    // Boxes as they come and go.
+    #[allow(clippy::vec_box)]
+    more: RefCell<Vec<Box<Buffer>>>,
+}
+
+impl Pool {
+    const MORE: usize = 3;
+
+    /// A buffer with room for `len` bytes; `None` if there is no memory.
+    #[inline(always)]
+    pub(crate) fn take(&self, len: usize) -> Option<Box<Buffer>> {
+        match self.first.take() {
+            Some(buffer) if buffer.room() >= len => Some(buffer),
+            other => self.find(other, len),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find(&self, first: Option<Box<Buffer>>, len: usize) -> Option<Box<Buffer>> {
+        match first.or_else(|| self.more.borrow_mut().pop()) {
+            Some(buffer) if buffer.room() >= len => Some(buffer),
+            // One that is too small goes first, so that there is room for the larger one.
+            small => {
+                drop(small);
+                Buffer::new(len)
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn put_back(&self, buffer: Box<Buffer>) {
+        if let Some(other) = self.first.replace(Some(buffer)) {
+            self.keep(other);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep(&self, buffer: Box<Buffer>) {
+        let mut more = self.more.borrow_mut();
+        if more.len() < Pool::MORE {
+            more.push(buffer);
+        }
+    }
+}
