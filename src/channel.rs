@@ -1,10 +1,11 @@
 //! Making a channel: a segment, two doorbells, two ports.
 
 use crate::MessagePort;
-use crate::doorbell::{Doorbell, inode_of};
+use crate::doorbell::Doorbell;
 use crate::error::NewError;
 use crate::fork::Home;
 use crate::segment::Segment;
+use crate::socket::inode_of;
 
 /// The smallest capacity of a ring, in bytes: one page.
 pub(crate) const MIN_CAPACITY: usize = 4 << 10;

@@ -6,7 +6,8 @@ use crate::error::{ConnectError, NewError, SystemError};
 use crate::fork::Home;
 use crate::handshake::{self, ANSWER_LEN, Answer};
 use crate::segment::Segment;
-use crate::{MessagePort, descriptors, doorbell};
+use crate::socket::{inode_of, set_option, wait_for};
+use crate::{MessagePort, descriptors};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, socket,
@@ -88,7 +89,7 @@ pub fn connect_with(
     };
     let home = Home::here().map_err(NewError::from)?;
     let socket = attempt.reach()?;
-    let inode = doorbell::inode_of(&socket).map_err(NewError::from)?;
+    let inode = inode_of(&socket).map_err(NewError::from)?;
     let segment = Segment::create(&options.channel, inode)?;
     attempt.greet(&socket, &segment)?;
     attempt.check(attempt.hear(&socket)?)?;
@@ -167,17 +168,12 @@ impl Attempt<'_> {
         let mut heard = 0;
         while heard < ANSWER_LEN {
             let rest = &mut answer[heard..];
-            // Only the answer: what follows it belongs to the channel. Descriptors do not belong to it.
-            let carries = match descriptors::peek_bytes(socket.as_fd(), rest) {
-                Ok((_, carries)) => carries,
-                Err(Errno::EAGAIN) => {
-                    self.wait_for(socket)?;
-                    continue;
-                }
-                Err(_) => return Err(self.refused()),
-            };
+            let _ = descriptors::hurry(socket.as_fd());
+            // No more than the answer: what follows it belongs to the channel.
             match descriptors::read_past(socket.as_fd(), rest) {
-                Ok(len) if len > 0 && !carries => heard += len,
+                Ok((len, false)) if len > 0 => heard += len,
+                Err(Errno::EAGAIN) => self.wait_for(socket)?,
+                // Hung up, or descriptors, which do not belong to an answer.
                 _ => return Err(self.refused()),
             }
         }
@@ -189,7 +185,7 @@ impl Attempt<'_> {
         if left == Some(Duration::ZERO) {
             return Err(self.timed_out());
         }
-        match doorbell::wait_for(socket.as_fd(), libc::POLLIN, left) {
+        match wait_for(socket.as_fd(), libc::POLLIN, left) {
             Ok(_) => Ok(()),
             Err(SystemError { call, source }) => {
                 Err(ConnectError::system(call, &self.path, source))
@@ -242,5 +238,5 @@ fn set_send_timeout(socket: &OwnedFd, timeout: Option<Duration>) {
         // Rounded up, so that a short one does not become none.
         tv_usec: libc::suseconds_t::from(timeout.subsec_nanos().div_ceil(1000).min(999_999)),
     };
-    doorbell::set_option(socket, libc::SO_SNDTIMEO, &timeout);
+    set_option(socket, libc::SO_SNDTIMEO, &timeout);
 }

@@ -6,6 +6,7 @@
 //! Unsafe relies on: the kernel fills the control buffer with whole messages, whose descriptors are new.
 #![allow(unsafe_code)]
 
+use crate::socket::set_option;
 use core::mem::MaybeUninit;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -90,13 +91,46 @@ pub(crate) fn peek_bytes(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(us
     Ok((len, message.msg_flags & libc::MSG_CTRUNC != 0))
 }
 
-/// Reads bytes; descriptors that come with them are closed by the kernel.
-pub(crate) fn read_past(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<usize, Errno> {
+/// Reads bytes, and says how many, and whether descriptors came with them; those the kernel has closed.
+pub(crate) fn read_past(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, bool), Errno> {
     let mut data = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),
     };
-    receive(socket, &mut message(&mut data), 0)
+    let mut message = message(&mut data);
+    let len = receive(socket, &mut message, 0)?;
+    Ok((len, message.msg_flags & libc::MSG_CTRUNC != 0))
+}
+
+/// Reads what is there, and closes what came with it, until there is no more.
+pub(crate) fn discard(socket: BorrowedFd<'_>) {
+    /// More messages than fit into a socket's buffer; should it be larger, the rest is closed with it.
+    const BOUND: usize = 4096;
+    let mut bytes = [0; 64];
+    for _ in 0..BOUND {
+        if matches!(hurry(socket), Ok(0) | Err(Errno::EAGAIN)) {
+            return;
+        }
+        match read_past(socket, &mut bytes) {
+            // A socket whose peer died with bytes unread says so once.
+            Ok((1.., _)) | Err(Errno::ECONNRESET) => {}
+            Ok((0, _)) | Err(_) => return,
+        }
+    }
+}
+
+/// Has sockets at the front of the queue not linger when they are closed: whoever closes the last copy of
+/// one would have to wait, as long as its owner has chosen. Says how many bytes are there.
+pub(crate) fn hurry(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+    let at_once = libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    let peeked = peek(socket, &mut [0; 64])?;
+    for descriptor in &peeked.descriptors {
+        set_option(descriptor, libc::SO_LINGER, &at_once);
+    }
+    Ok(peeked.len)
 }
 
 /// Bytes in the queue that were not read yet.

@@ -5,13 +5,14 @@
 
 use crate::barrier::Signal;
 use crate::channel::{ChannelOptions, MIN_CAPACITY};
-use crate::doorbell::{self, Doorbell};
+use crate::doorbell::Doorbell;
 use crate::error::{ImportError, ImportFault, NewError};
 use crate::fork::Home;
 use crate::port::MessagePort;
 use crate::ring::layout::{FIRST_POSITION, RECORD_ALIGN};
 use crate::ring::{Consumer, Producer};
 use crate::segment::Segment;
+use crate::socket::{check_socket, inode_of};
 use crate::sync::Ordering;
 use crate::transfer::Transfers;
 use std::os::fd::OwnedFd;
@@ -89,7 +90,7 @@ impl MessagePort {
         doorbell: OwnedFd,
         home: Home,
     ) -> Result<MessagePort, ImportFault> {
-        let inode = doorbell::inode_of(&doorbell)?;
+        let inode = inode_of(&doorbell)?;
         let segment = Segment::import(segment).map_err(|(fault, _)| fault)?;
         if endpoint(&segment, inode) != 1 {
             // It would be endpoint 1 wherever it moves, as its peer is.
@@ -107,7 +108,7 @@ impl MessagePort {
     pub(crate) fn broken(doorbell: OwnedFd) -> Result<MessagePort, NewError> {
         let home = Home::here()?;
         let options = ChannelOptions::new().capacity(MIN_CAPACITY);
-        let segment = Segment::create(&options, doorbell::inode_of(&doorbell)?)?;
+        let segment = Segment::create(&options, inode_of(&doorbell)?)?;
         let port = MessagePort::first(segment, doorbell, home);
         port.end_corrupt();
         Ok(port)
@@ -159,8 +160,8 @@ fn endpoint(segment: &Segment, inode: u64) -> usize {
 }
 
 fn check_doorbell(doorbell: &OwnedFd) -> Result<(Home, u64), ImportFault> {
-    doorbell::check_socket(doorbell)?;
-    Ok((Home::here()?, doorbell::inode_of(doorbell)?))
+    check_socket(doorbell)?;
+    Ok((Home::here()?, inode_of(doorbell)?))
 }
 
 /// Where both rings stand (written up to, and read up to), and how many descriptor messages this side has

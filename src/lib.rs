@@ -47,6 +47,8 @@ mod ring;
 #[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]
+mod socket;
+#[cfg(not(loom))]
 mod stats;
 mod sync;
 #[cfg(not(loom))]

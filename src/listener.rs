@@ -1,20 +1,20 @@
 //! Being found: a socket with a path, and the port that comes out of each connection.
 
 mod claim;
+mod client;
+mod options;
 
 use crate::address;
-use crate::channel::MAX_CAPACITY;
-use crate::error::{AcceptError, BindError, ImportFault, SystemError};
+use crate::error::{AcceptError, BindError, SystemError};
 use crate::fork::Home;
-use crate::handshake::{self, Answer, HELLO_LEN};
-use crate::segment::Segment;
-use crate::{MessagePort, descriptors, doorbell, wait};
+use crate::socket::wait_for;
+use crate::{MessagePort, wait};
 use claim::Claim;
+use client::{Client, Outcome};
 use core::cell::RefCell;
 use core::fmt;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::collections::VecDeque;
@@ -24,78 +24,14 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+pub use options::ListenerOptions;
+
 /// How long a client has to say hello.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Clients that have not said hello yet; when there are more, the oldest goes.
 const MOST_UNFINISHED: usize = 64;
 /// Clients looked at in one attempt to accept, so that it ends though they keep coming.
 const MOST_AT_ONCE: usize = 256;
-const DEFAULT_LARGEST: usize = 64 << 20;
-const DEFAULT_BACKLOG: u16 = 128;
-
-/// Who may connect to a listener, and with what.
-#[derive(Clone, Debug)]
-pub struct ListenerOptions {
-    users: Vec<u32>,
-    any_user: bool,
-    largest_capacity: usize,
-    backlog: u16,
-}
-
-impl Default for ListenerOptions {
-    fn default() -> ListenerOptions {
-        ListenerOptions {
-            users: Vec::new(),
-            any_user: false,
-            largest_capacity: DEFAULT_LARGEST,
-            backlog: DEFAULT_BACKLOG,
-        }
-    }
-}
-
-impl ListenerOptions {
-    /// This process's user only, rings of at most 64 MiB, a queue of 128 connections.
-    pub fn new() -> ListenerOptions {
-        ListenerOptions::default()
-    }
-
-    /// Allows another user, by its id. The kernel tells who connects; nobody can pretend.
-    ///
-    /// Other users cannot get at names, which live in a directory of this user's own: listen at a path.
-    pub fn allow_user(mut self, user_id: u32) -> ListenerOptions {
-        self.users.push(user_id);
-        self
-    }
-
-    /// Allows every user who can get at the socket's path.
-    pub fn allow_any_user(mut self) -> ListenerOptions {
-        self.any_user = true;
-        self
-    }
-
-    /// Sets the largest capacity of a client's rings, in bytes each. The client makes the channel; what it
-    /// posts takes memory here too when it is received.
-    pub fn largest_capacity(mut self, bytes: usize) -> ListenerOptions {
-        self.largest_capacity = bytes.min(MAX_CAPACITY);
-        self
-    }
-
-    /// Sets how many connections the kernel keeps waiting until they are accepted. When there are more,
-    /// who connects waits.
-    pub fn backlog(mut self, connections: u16) -> ListenerOptions {
-        self.backlog = connections;
-        self
-    }
-
-    fn allows(&self, user_id: u32) -> bool {
-        let own = nix::unistd::geteuid().as_raw();
-        self.any_user || user_id == own || self.users.contains(&user_id)
-    }
-
-    fn for_others(&self) -> bool {
-        self.any_user || !self.users.is_empty()
-    }
-}
 
 /// Who has connected, by the kernel's word: as it was when it connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,37 +71,6 @@ pub struct Listener {
     /// When the patience with the oldest client ends.
     timer: TimerFd,
     home: Home,
-}
-
-/// A connection that is no channel yet.
-struct Client {
-    socket: OwnedFd,
-    credentials: Credentials,
-    deadline: Instant,
-}
-
-/// What became of a client.
-enum Outcome {
-    Port(MessagePort),
-    /// It has not said all of its hello.
-    Unfinished,
-    /// It was answered to, or not, and is to be hung up.
-    Gone,
-}
-
-/// Why a segment did not become a port.
-enum Refusal {
-    /// This process lacks something.
-    Shortage(SystemError),
-    /// The client is told what was wrong.
-    Answer(Answer),
-}
-
-impl From<ImportFault> for Refusal {
-    fn from(fault: ImportFault) -> Refusal {
-        let unusable = Refusal::Answer(Answer::Unusable);
-        fault.into_shortage().map_or(unusable, Refusal::Shortage)
-    }
 }
 
 impl Listener {
@@ -229,7 +134,7 @@ impl Listener {
             if let Some(accepted) = self.try_accept()? {
                 return Ok(accepted);
             }
-            doorbell::wait_for(self.epoll.0.as_fd(), libc::POLLIN, None)?;
+            wait_for(self.epoll.0.as_fd(), libc::POLLIN, None)?;
         }
     }
 
@@ -269,7 +174,7 @@ impl Listener {
             if left == Some(Duration::ZERO) {
                 return Ok(None);
             }
-            doorbell::wait_for(self.epoll.0.as_fd(), libc::POLLIN, left)?;
+            wait_for(self.epoll.0.as_fd(), libc::POLLIN, left)?;
         }
     }
 
@@ -289,7 +194,7 @@ impl Listener {
         let now = Instant::now();
         let mut index = 0;
         while let Some(client) = unfinished.get(index) {
-            let outcome = match self.proceed(client)? {
+            let outcome = match client.proceed(self.options.largest_capacity, self.home)? {
                 Outcome::Unfinished if now >= client.deadline => Outcome::Gone,
                 outcome => outcome,
             };
@@ -298,8 +203,14 @@ impl Listener {
                 continue;
             }
             let gone = unfinished.remove(index);
-            if let (Outcome::Port(port), Some(client)) = (outcome, gone) {
-                return Ok(Some((port, client.credentials)));
+            match (outcome, gone) {
+                (Outcome::Port(port), Some(client)) => {
+                    // From here on the port watches its socket itself, wherever it moves.
+                    let _ = self.epoll.delete(&client.socket);
+                    return Ok(Some((*port, client.credentials)));
+                }
+                (_, Some(client)) => client.dismiss(),
+                (_, None) => {}
             }
         }
         Ok(None)
@@ -314,121 +225,35 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(SystemError::new("accept4", error)),
             };
-            let Some(client) = self.admit(socket) else {
+            let Some(client) = Client::admit(socket, &self.options) else {
                 continue;
             };
-            let outcome = self.proceed(&client);
-            if let Ok(Outcome::Port(port)) = outcome {
-                return Ok(Some((port, client.credentials)));
+            let outcome = client.proceed(self.options.largest_capacity, self.home);
+            match outcome {
+                Ok(Outcome::Port(port)) => return Ok(Some((*port, client.credentials))),
+                Ok(Outcome::Gone) => client.dismiss(),
+                Ok(Outcome::Unfinished) => self.keep(client)?,
+                Err(error) => {
+                    self.keep(client)?;
+                    return Err(error);
+                }
             }
-            if !matches!(outcome, Ok(Outcome::Gone)) {
-                self.keep(client)?;
-            }
-            outcome?;
         }
         Ok(None)
-    }
-
-    /// Asks the kernel who it is, before anything it says is looked at.
-    fn admit(&self, socket: OwnedFd) -> Option<Client> {
-        let found = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
-        let credentials = Credentials {
-            process_id: found.pid() as u32,
-            user_id: found.uid(),
-            group_id: found.gid(),
-        };
-        if !self.options.allows(credentials.user_id) {
-            answer(&socket, Answer::NotAllowed);
-            return None;
-        }
-        Some(Client {
-            socket,
-            credentials,
-            deadline: Instant::now() + PATIENCE,
-        })
     }
 
     fn keep(&self, client: Client) -> Result<(), SystemError> {
         let mut unfinished = self.unfinished.borrow_mut();
         if unfinished.len() == MOST_UNFINISHED {
-            unfinished.pop_front();
+            if let Some(oldest) = unfinished.pop_front() {
+                oldest.dismiss();
+            }
         }
         // Edge-triggered: half a hello stays in the queue and must not be told of again and again.
         let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         watch(&self.epoll, &client.socket, events)?;
         unfinished.push_back(client);
         Ok(())
-    }
-
-    /// Hears what a client has said. What fails for want of something here can be tried again.
-    fn proceed(&self, client: &Client) -> Result<Outcome, SystemError> {
-        let mut hello = [0; HELLO_LEN];
-        let peeked = match descriptors::peek(client.socket.as_fd(), &mut hello) {
-            Ok(peeked) if peeked.len == 0 => return Ok(Outcome::Gone),
-            Ok(peeked) => peeked,
-            Err(Errno::EAGAIN) => return Ok(Outcome::Unfinished),
-            Err(errno @ (Errno::ENOMEM | Errno::ENOBUFS)) => {
-                return Err(SystemError::new("recvmsg", errno));
-            }
-            Err(_) => return Ok(Outcome::Gone),
-        };
-        if peeked.len < HELLO_LEN {
-            return Ok(Outcome::Unfinished);
-        }
-        if let Err(wrong) = handshake::check_hello(&hello) {
-            answer(&client.socket, wrong);
-            return Ok(Outcome::Gone);
-        }
-        let mut segments = peeked.descriptors.into_iter();
-        let segment = match (segments.next(), segments.next()) {
-            (Some(segment), None) => segment,
-            (None, None) if peeked.truncated => {
-                return Err(SystemError::new("recvmsg(SCM_RIGHTS)", Errno::EMFILE));
-            }
-            _ => {
-                answer(&client.socket, Answer::Unusable);
-                return Ok(Outcome::Gone);
-            }
-        };
-        match self.import(client, segment) {
-            Ok(port) => Ok(self.welcome(client, port)),
-            Err(Refusal::Shortage(error)) => Err(error),
-            Err(Refusal::Answer(wrong)) => {
-                answer(&client.socket, wrong);
-                Ok(Outcome::Gone)
-            }
-        }
-    }
-
-    fn import(&self, client: &Client, segment: OwnedFd) -> Result<MessagePort, Refusal> {
-        // Before it is mapped: one that cannot be mapped for its size is not a shortage here.
-        let largest = self.options.largest_capacity as u64;
-        if Segment::capacities_of(&segment)?
-            .into_iter()
-            .any(|capacity| capacity > largest)
-        {
-            return Err(Refusal::Answer(Answer::TooLarge(largest)));
-        }
-        let socket = client
-            .socket
-            .try_clone()
-            .map_err(|error| SystemError::new("fcntl(F_DUPFD_CLOEXEC)", error))
-            .map_err(Refusal::Shortage)?;
-        Ok(MessagePort::import_second(segment, socket, self.home)?)
-    }
-
-    /// The last steps with a client whose segment is one.
-    fn welcome(&self, client: &Client, port: MessagePort) -> Outcome {
-        // The port's socket is watched by the port from here on, wherever it moves.
-        let _ = self.epoll.delete(&client.socket);
-        let mut hello = [0; HELLO_LEN];
-        let taken = descriptors::read_past(client.socket.as_fd(), &mut hello);
-        if taken == Ok(HELLO_LEN) && answer(&client.socket, Answer::Accepted) {
-            Outcome::Port(port)
-        } else {
-            port.leave();
-            Outcome::Gone
-        }
     }
 
     /// Has the timer wake whoever waits when the patience with the oldest client ends.
@@ -468,12 +293,6 @@ impl fmt::Debug for Listener {
             .field("unfinished", &self.unfinished.borrow().len())
             .finish_non_exhaustive()
     }
-}
-
-/// Says something to a client; `false` if it is gone.
-fn answer(socket: &OwnedFd, answer: Answer) -> bool {
-    let bytes = answer.to_bytes();
-    descriptors::send(socket.as_fd(), &bytes, &[]) == Ok(bytes.len())
 }
 
 fn new_epoll() -> Result<Epoll, SystemError> {

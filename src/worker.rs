@@ -5,7 +5,8 @@
 #![allow(unsafe_code)]
 
 use crate::error::{ImportError, SpawnError, SystemError};
-use crate::{MessageChannel, MessagePort, NewError, PortHandle, doorbell};
+use crate::socket::inode_of;
+use crate::{MessageChannel, MessagePort, NewError, PortHandle};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 use std::io;
@@ -53,7 +54,7 @@ impl Worker {
         let segment = above_stdio(handle.segment).map_err(NewError::from)?;
         let doorbell = above_stdio(handle.doorbell).map_err(NewError::from)?;
         let inherited = [segment.as_raw_fd(), doorbell.as_raw_fd()];
-        let inodes = [&segment, &doorbell].map(doorbell::inode_of);
+        let inodes = [&segment, &doorbell].map(inode_of);
         let [segment_inode, doorbell_inode] = inodes;
         command.env(
             VARIABLE,

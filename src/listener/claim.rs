@@ -2,12 +2,14 @@
 //!
 //! A lock on a file beside the socket decides who may listen, so that a socket left behind by a death can
 //! be told from one in use. The lock is the kernel's and ends with its holder, whatever becomes of the file.
+//!
+//! Unsafe relies on: `flock` takes two integers and touches no memory of ours.
+#![allow(unsafe_code)]
 
 use crate::address::LOCK_SUFFIX;
 use crate::error::BindError;
 use crate::fork::Home;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -24,8 +26,9 @@ use std::path::{Path, PathBuf};
 pub(super) struct Claim {
     path: PathBuf,
     lock_path: PathBuf,
-    /// Always there until `drop`.
-    lock: Option<Flock<File>>,
+    /// The lock is let go when the last copy of this is closed. A forked child that drops its copy lets go
+    /// nothing, since it does not unlock.
+    lock: File,
     /// Device and inode of the socket file, once there is one.
     socket: Option<(u64, u64)>,
     home: Home,
@@ -38,7 +41,7 @@ impl Claim {
         lock_path.push(LOCK_SUFFIX);
         let lock_path = PathBuf::from(lock_path);
         let claim = Claim {
-            lock: Some(lock(&lock_path, &path)?),
+            lock: lock(&lock_path, &path)?,
             path,
             lock_path,
             socket: None,
@@ -128,10 +131,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let lock = self.lock.take();
         if !self.home.is_here() {
-            // A forked child: the lock is the parent's, and letting it go here would end it there.
-            core::mem::forget(lock);
             return;
         }
         // What lies there now may be somebody else's.
@@ -139,12 +139,14 @@ impl Drop for Claim {
             let _ = fs::remove_file(&self.path);
         }
         // While the lock is held: who opened the file before and locks it afterwards finds that it is gone.
-        let _ = fs::remove_file(&self.lock_path);
+        if is_at(&self.lock, &self.lock_path) {
+            let _ = fs::remove_file(&self.lock_path);
+        }
     }
 }
 
 /// Locks the file at `lock_path`, made if need be.
-fn lock(lock_path: &Path, path: &Path) -> Result<Flock<File>, BindError> {
+fn lock(lock_path: &Path, path: &Path) -> Result<File, BindError> {
     /// Each turn means that another listener came or went just then.
     const TURNS: u32 = 1000;
     for _ in 0..TURNS {
@@ -157,23 +159,23 @@ fn lock(lock_path: &Path, path: &Path) -> Result<Flock<File>, BindError> {
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(lock_path)
             .map_err(|error| BindError::system("open", lock_path, error))?;
-        let locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(locked) => locked,
-            Err((_, Errno::EWOULDBLOCK)) => {
-                return Err(BindError::InUse { path: path.into() });
-            }
-            Err((_, errno)) => return Err(BindError::system("flock", lock_path, errno)),
-        };
-        let ours = locked
-            .metadata()
-            .map(|found| (found.dev(), found.ino()))
-            .ok();
-        // A listener that ended meanwhile has removed the file that we have locked.
-        if ours.is_some() && identity(lock_path) == ours {
-            return Ok(locked);
+        // SAFETY: the descriptor is open; nothing else is asked of the call.
+        let locked = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+        match Errno::result(locked) {
+            // A listener that ended meanwhile has removed the file that we have locked.
+            Ok(_) if is_at(&file, lock_path) => return Ok(file),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::EWOULDBLOCK) => break,
+            Err(errno) => return Err(BindError::system("flock", lock_path, errno)),
         }
     }
     Err(BindError::InUse { path: path.into() })
+}
+
+/// Whether this file is the one that the path leads to.
+fn is_at(file: &File, path: &Path) -> bool {
+    let found = file.metadata().map(|found| (found.dev(), found.ino()));
+    found.is_ok_and(|found| identity(path) == Some(found))
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

@@ -1,0 +1,98 @@
+//! Unix sockets from elsewhere: what they are, what is set on them, waiting for them.
+//!
+//! Unsafe relies on: system calls get pointers to live values of the length they are told.
+#![allow(unsafe_code)]
+
+use crate::error::{ImportFault, SystemError};
+use core::ptr;
+use nix::errno::Errno;
+use nix::sys::socket::{SockType, getpeername, getsockopt, sockopt};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// The inode number of a socket. It survives passing the descriptor on.
+pub(crate) fn inode_of(socket: &OwnedFd) -> Result<u64, SystemError> {
+    nix::sys::stat::fstat(socket)
+        .map(|stat| stat.st_ino)
+        .map_err(|errno| SystemError::new("fstat", errno))
+}
+
+/// Checks that a descriptor from elsewhere is a connected Unix stream socket, and undoes what a former
+/// holder may have set on it.
+pub(crate) fn check_socket(socket: &OwnedFd) -> Result<(), ImportFault> {
+    let not = |found| Err(ImportFault::NotADoorbell { found });
+    match getsockopt(socket, sockopt::SockType) {
+        Ok(SockType::Stream) => {}
+        Ok(_) => return not("a socket of another type"),
+        Err(Errno::ENOTSOCK) => return not("no socket"),
+        Err(errno) => return Err(SystemError::new("getsockopt(SO_TYPE)", errno).into()),
+    }
+    match getpeername::<nix::sys::socket::SockaddrStorage>(socket.as_raw_fd()) {
+        Ok(address) if address.as_unix_addr().is_some() => {}
+        Ok(_) => return not("a socket of another family"),
+        Err(Errno::ENOTCONN) => return not("a socket that is not connected"),
+        Err(errno) => return Err(SystemError::new("getpeername", errno).into()),
+    }
+    reset_options(socket);
+    Ok(())
+}
+
+pub(crate) fn reset_options(socket: &OwnedFd) {
+    // Newer than the oldest kernel supported, which refuses them: nobody can have set them there.
+    const SO_PASSPIDFD: libc::c_int = 76;
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let zero_time = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 0,
+    };
+    set_option(socket, libc::SO_PEEK_OFF, &-1);
+    set_option(socket, libc::SO_PASSCRED, &0);
+    set_option(socket, libc::SO_RCVTIMEO, &zero_time);
+    set_option(socket, libc::SO_SNDTIMEO, &zero_time);
+    // Room for more rings than are ever unread; the kernel counts some hundred bytes for each.
+    set_option(socket, libc::SO_SNDBUF, &(128 << 10));
+    set_option(socket, libc::SO_PASSSEC, &0);
+    set_option(socket, SO_PASSPIDFD, &0);
+    // Who clears it gets no descriptors any more.
+    set_option(socket, SO_PASSRIGHTS, &1);
+}
+
+pub(crate) fn set_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) {
+    // SAFETY: the pointer and length are those of a live value. What it returns does not matter: an
+    // option the kernel does not know cannot have been set.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        );
+    }
+}
+
+/// Waits until one of `events` (or a hang-up) is there; `false` if the time was over before (`None`: never).
+/// A signal handler that ran ends it early.
+pub(crate) fn wait_for(
+    fd: BorrowedFd<'_>,
+    events: libc::c_short,
+    timeout: Option<Duration>,
+) -> Result<bool, SystemError> {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
+    });
+    let limit = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: one valid pollfd, a valid timespec or none, no signal mask.
+    let ready = unsafe { libc::ppoll(&mut poll, 1, limit, ptr::null()) };
+    match Errno::result(ready) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(true),
+        Err(errno) => Err(SystemError::new("ppoll", errno)),
+    }
+}
