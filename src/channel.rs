@@ -55,7 +55,7 @@ impl MessageChannel {
         let home = Home::here()?;
         let (bell1, bell2) = Doorbell::pair()?;
         let segment1 = Segment::create(options, inode_of(&bell1)?)?;
-        let segment2 = segment1.again(options)?;
+        let segment2 = segment1.again()?;
         Ok(MessageChannel {
             port1: MessagePort::first(segment1, bell1, home),
             port2: MessagePort::second(segment2, bell2, home),
@@ -115,8 +115,8 @@ impl ChannelOptions {
 
     /// Locks the memory, so that it is never swapped out.
     ///
-    /// It holds for the mappings made here, not for those of a process to which a port moves. The
-    /// limit is `RLIMIT_MEMLOCK`; each of the two ports' mappings counts.
+    /// It holds for the mapping made here, not for that of a process to which a port moves. The limit is
+    /// `RLIMIT_MEMLOCK`.
     pub fn lock_memory(mut self, yes: bool) -> ChannelOptions {
         self.lock_memory = yes;
         self

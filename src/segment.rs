@@ -21,14 +21,15 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// The length of the smallest segment, in bytes.
 pub(crate) const SHORTEST: u64 = RINGS as u64 + 2 * MIN_CAPACITY as u64;
 
-/// One mapping of a segment.
+/// A segment, mapped. The two ports of a new channel share the mapping until both are gone from the process.
 pub(crate) struct Segment {
     // Unmapped before the descriptor closes; nothing depends on it.
-    map: MmapRaw,
+    map: Arc<MmapRaw>,
     file: File,
     header: Header,
 }
@@ -77,20 +78,17 @@ impl Segment {
         Ok(segment)
     }
 
-    /// A second mapping of the same segment, with a descriptor of its own.
-    pub(crate) fn again(&self, options: &ChannelOptions) -> Result<Segment, NewError> {
+    /// The same segment with a descriptor of its own, so that it can move on its own.
+    pub(crate) fn again(&self) -> Result<Segment, SystemError> {
         let file = self
             .file
             .try_clone()
             .map_err(|error| SystemError::new("fcntl(F_DUPFD_CLOEXEC)", error))?;
-        let segment = Segment::map(file, self.header).map_err(|source| NewError::Memory {
-            bytes: self.header.segment_len,
-            source,
-        })?;
-        if options.lock_memory {
-            segment.lock()?;
-        }
-        Ok(segment)
+        Ok(Segment {
+            map: Arc::clone(&self.map),
+            file,
+            header: self.header,
+        })
     }
 
     /// Checks a segment that somebody else made, and says what the capacities of its rings are.
@@ -106,13 +104,17 @@ impl Segment {
         };
         let file = File::from(file);
         match map_raw(&file, &header) {
-            Ok(map) => Ok(Segment { map, file, header }),
+            Ok(map) => Ok(Segment {
+                map: Arc::new(map),
+                file,
+                header,
+            }),
             Err(error) => Err((SystemError::new("mmap", error).into(), file.into())),
         }
     }
 
     fn map(file: File, header: Header) -> std::io::Result<Segment> {
-        let map = map_raw(&file, &header)?;
+        let map = Arc::new(map_raw(&file, &header)?);
         Ok(Segment { map, file, header })
     }
 
