@@ -136,30 +136,6 @@ fn access<T: Message>(bytes: &[u8]) -> Result<&T::Archived, DataError> {
     )
 }
 
-/// The ports that came with a message, until they are taken. Boxed, and `None` for nearly every message, so
-/// that an event that is passed on moves one word for them.
-#[derive(Default)]
-pub(crate) struct Ports(Cell<Option<Box<Arrived>>>);
-
-struct Arrived(Vec<MessagePort>);
-
-impl Ports {
-    pub(crate) fn new(ports: Vec<MessagePort>) -> Ports {
-        Ports(Cell::new(Some(Box::new(Arrived(ports)))))
-    }
-
-    fn take(&self) -> Vec<MessagePort> {
-        self.0.take().map_or_else(Vec::new, |arrived| arrived.0)
-    }
-
-    fn count(&self) -> usize {
-        let arrived = self.0.take();
-        let count = arrived.as_ref().map_or(0, |arrived| arrived.0.len());
-        self.0.set(arrived);
-        count
-    }
-}
-
 /// A message that has arrived.
 ///
 /// By default it shows a private copy. On a port that [trusts its peer](MessagePort::trust_peer) it
@@ -169,46 +145,39 @@ pub struct MessageEvent<'p> {
     port: &'p MessagePort,
     /// What is shown: the buffer's bytes, or the ring's.
     bytes: NonNull<[u8]>,
-    /// `None` if the message is shown in place.
+    /// The copy, and what came with the message. `None` for one that is shown in place and brought nothing.
     buffer: Option<Box<Buffer>>,
-    /// Where the record that is shown in place stands.
+    /// Where the record that is shown in place stands; 0, where none can be, for a copy.
     position: u64,
-    ports: Ports,
 }
 
 impl<'p> MessageEvent<'p> {
     #[inline(always)]
-    pub(crate) fn copied(
-        port: &'p MessagePort,
-        buffer: Box<Buffer>,
-        ports: Ports,
-    ) -> MessageEvent<'p> {
+    pub(crate) fn copied(port: &'p MessagePort, buffer: Box<Buffer>) -> MessageEvent<'p> {
         MessageEvent {
             port,
             bytes: NonNull::from(&**buffer),
             buffer: Some(buffer),
             position: 0,
-            ports,
         }
     }
 
     /// # Safety
     ///
     /// `bytes` are those of the record at `position`, which is held, and nobody writes to them until
-    /// it is put back.
+    /// it is put back. The ports that came with it are in `luggage`, if there are any.
     #[inline]
     pub(crate) unsafe fn in_place(
         port: &'p MessagePort,
         bytes: NonNull<[u8]>,
         position: u64,
-        ports: Ports,
+        luggage: Option<Box<Buffer>>,
     ) -> MessageEvent<'p> {
         MessageEvent {
             port,
             bytes,
-            buffer: None,
+            buffer: luggage,
             position,
-            ports,
         }
     }
 
@@ -232,7 +201,7 @@ impl<'p> MessageEvent<'p> {
 
     /// Whether this shows the ring itself and not a copy.
     pub fn is_in_place(&self) -> bool {
-        self.buffer.is_none()
+        self.position != 0
     }
 
     /// The message as an archive of `T`, validated.
@@ -253,12 +222,14 @@ impl<'p> MessageEvent<'p> {
     ///
     /// They are not trusted and not started, whatever they were before.
     pub fn take_ports(&self) -> Vec<MessagePort> {
-        self.ports.take()
+        self.buffer
+            .as_ref()
+            .map_or_else(Vec::new, |buffer| buffer.take_ports())
     }
 
     /// How many ports came with the message and were not taken yet.
     pub fn port_count(&self) -> usize {
-        self.ports.count()
+        self.buffer.as_ref().map_or(0, |buffer| buffer.port_count())
     }
 
     /// The message apart from its port: it can be kept, and sent to another thread. A copied message
@@ -266,22 +237,30 @@ impl<'p> MessageEvent<'p> {
     pub fn into_owned(self) -> OwnedMessageEvent {
         // Not dropped: dropping gives back what was taken here.
         let mut this = ManuallyDrop::new(self);
-        let ports = core::mem::take(&mut this.ports);
-        let buffer = this.buffer.take().unwrap_or_else(|| {
-            let copy = Buffer::copy_of(this.bytes());
-            this.port.put_back(this.position);
-            copy.unwrap_or_else(|| handle_alloc_error(Layout::for_value(this.bytes())))
-        });
-        OwnedMessageEvent { buffer, ports }
+        let kept = this.buffer.take();
+        if !this.is_in_place() {
+            if let Some(buffer) = kept {
+                return OwnedMessageEvent { buffer };
+            }
+        }
+        let copy = Buffer::copy_of(this.bytes());
+        this.port.put_back(this.position);
+        let buffer = copy.unwrap_or_else(|| handle_alloc_error(Layout::for_value(this.bytes())));
+        if let Some(luggage) = kept {
+            buffer.bring(luggage.take_ports());
+        }
+        OwnedMessageEvent { buffer }
     }
 }
 
 impl Drop for MessageEvent<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        match self.buffer.take() {
-            Some(buffer) => self.port.pool.put_back(buffer),
-            None => self.port.put_back(self.position),
+        if let Some(buffer) = self.buffer.take() {
+            self.port.pool.put_back(buffer);
+        }
+        if self.is_in_place() {
+            self.port.put_back(self.position);
         }
     }
 }
@@ -299,7 +278,6 @@ impl fmt::Debug for MessageEvent<'_> {
 /// A message apart from its port.
 pub struct OwnedMessageEvent {
     buffer: Box<Buffer>,
-    ports: Ports,
 }
 
 impl OwnedMessageEvent {
@@ -329,12 +307,12 @@ impl OwnedMessageEvent {
 
     /// Takes the ports that came with the message: see [`MessageEvent::take_ports`].
     pub fn take_ports(&self) -> Vec<MessagePort> {
-        self.ports.take()
+        self.buffer.take_ports()
     }
 
     /// How many ports came with the message and were not taken yet.
     pub fn port_count(&self) -> usize {
-        self.ports.count()
+        self.buffer.port_count()
     }
 }
 

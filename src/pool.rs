@@ -1,26 +1,26 @@
-//! The memory that copies of messages live in.
+//! The memory that copies of messages live in, and the ports that came with them.
 //!
 //! Unsafe relies on: a buffer owns its memory, and its first `len` bytes were written.
 #![allow(unsafe_code)]
 
+use crate::port::MessagePort;
 use crate::ring::layout::MAX_PAYLOAD_ALIGN;
 use core::cell::{Cell, RefCell};
 use core::ops::Deref;
 use core::ptr::NonNull;
 use std::alloc::{Layout, alloc, dealloc};
 
-/// A private copy of a message, aligned to what any slot can ask for. Unlike a `Vec` it says so when there
-/// is no memory, because a message that cannot be copied now must not be lost.
+/// A private copy of a message, aligned to what any slot can ask for, and the ports that came with it. Unlike
+/// a `Vec` it says so when there is no memory, because a message that cannot be copied now must not be lost.
 pub(crate) struct Buffer {
     start: NonNull<u8>,
     layout: Layout,
     len: usize,
+    ports: Cell<Vec<MessagePort>>,
 }
 
-// SAFETY: it owns plain bytes.
+// SAFETY: it owns plain bytes, and ports, which can be sent.
 unsafe impl Send for Buffer {}
-// SAFETY: a shared reference only reads them.
-unsafe impl Sync for Buffer {}
 
 impl Buffer {
     /// A buffer with room for at least `len` bytes, none of them written; `None` if there is no memory.
@@ -35,6 +35,7 @@ impl Buffer {
             start,
             layout,
             len: 0,
+            ports: Cell::default(),
         }))
     }
 
@@ -58,6 +59,22 @@ impl Buffer {
     pub(crate) unsafe fn set_len(&mut self, len: usize) {
         debug_assert!(len <= self.room());
         self.len = len;
+    }
+
+    /// Puts in the ports that came with the message.
+    pub(crate) fn bring(&self, ports: Vec<MessagePort>) {
+        self.ports.set(ports);
+    }
+
+    pub(crate) fn take_ports(&self) -> Vec<MessagePort> {
+        self.ports.take()
+    }
+
+    pub(crate) fn port_count(&self) -> usize {
+        let ports = self.ports.take();
+        let count = ports.len();
+        self.ports.set(ports);
+        count
     }
 
     /// A copy of `bytes`; `None` if there is no memory.
@@ -89,6 +106,13 @@ impl Drop for Buffer {
         // SAFETY: allocated in `new` with this layout.
         unsafe { dealloc(self.start.as_ptr(), self.layout) }
     }
+}
+
+/// Closes ports that nobody has taken.
+#[cold]
+#[inline(never)]
+fn close(ports: Vec<MessagePort>) {
+    drop(ports);
 }
 
 /// Buffers that wait for the next copy: at most four, each at most the power of two above this port's
@@ -128,7 +152,10 @@ impl Pool {
     }
 
     #[inline(always)]
-    pub(crate) fn put_back(&self, buffer: Box<Buffer>) {
+    pub(crate) fn put_back(&self, mut buffer: Box<Buffer>) {
+        if !buffer.ports.get_mut().is_empty() {
+            close(buffer.take_ports());
+        }
         if let Some(other) = self.first.replace(Some(buffer)) {
             self.keep(other);
         }

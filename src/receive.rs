@@ -4,7 +4,8 @@
 #![allow(unsafe_code)]
 
 use crate::error::{CloseReason, RecvError, SystemError};
-use crate::message::{MessageEvent, Ports};
+use crate::message::MessageEvent;
+use crate::pool::Buffer;
 use crate::port::MessagePort;
 use crate::ring::layout::state;
 use crate::ring::{Corrupt, Record};
@@ -13,6 +14,21 @@ use crate::wait;
 use core::ptr::NonNull;
 use nix::errno::Errno;
 use std::time::Duration;
+
+/// Why no record will come. Smaller than the error it becomes, so that looking for one stays in registers.
+enum End {
+    Closed(CloseReason),
+    Forked,
+}
+
+impl From<End> for RecvError {
+    fn from(end: End) -> RecvError {
+        match end {
+            End::Closed(reason) => RecvError::Closed(reason),
+            End::Forked => RecvError::Forked,
+        }
+    }
+}
 
 impl MessagePort {
     /// Receives the next message, waiting as long as it takes.
@@ -27,7 +43,7 @@ impl MessagePort {
     pub fn recv(&self) -> Result<MessageEvent<'_>, RecvError> {
         loop {
             if let Some(record) = self.next()? {
-                return self.deliver(&record);
+                return self.deliver(&record, |event| event);
             }
             self.wait(state::WANTS_MESSAGE, None)?;
         }
@@ -73,16 +89,16 @@ impl MessagePort {
 
     /// Looks for the next record, without taking it.
     #[inline(always)]
-    fn next(&self) -> Result<Option<Record>, RecvError> {
+    fn next(&self) -> Result<Option<Record>, End> {
         if !self.is_home() {
-            return Err(RecvError::Forked);
+            return Err(End::Forked);
         }
         self.disarm();
         loop {
             // What was known before looking: whoever has left posts no more after that.
             let ended = self.ended.get();
             if let Some(reason @ (CloseReason::ClosedHere | CloseReason::Corrupt)) = ended {
-                return Err(RecvError::Closed(reason));
+                return Err(End::Closed(reason));
             }
             match self.consumer.peek() {
                 Ok(Some(record)) => return Ok(Some(record)),
@@ -95,7 +111,7 @@ impl MessagePort {
             if let Some(reason) = ended {
                 // A message that was sent off and never published may have left its ports here.
                 self.doorbell.discard();
-                return Err(RecvError::Closed(reason));
+                return Err(End::Closed(reason));
             }
             if self.known_end().is_none() {
                 return Ok(None);
@@ -106,55 +122,83 @@ impl MessagePort {
     #[inline(always)]
     fn deliver_next(
         &self,
-        next: Result<Option<Record>, RecvError>,
+        next: Result<Option<Record>, End>,
     ) -> Result<Option<MessageEvent<'_>>, RecvError> {
         match next? {
-            Some(record) => self.deliver(&record).map(Some),
+            Some(record) => self.deliver(&record, Some),
             None => Ok(None),
         }
     }
 
     /// Takes the record that [`next`](MessagePort::next) has found. What can fail comes first.
+    ///
+    /// `wrap` makes the event what the caller answers: done here, each path writes its answer once.
     #[inline(always)]
-    fn deliver(&self, record: &Record) -> Result<MessageEvent<'_>, RecvError> {
-        if self.trusted.get() {
-            return self.lend(record);
+    fn deliver<'p, R>(
+        &'p self,
+        record: &Record,
+        wrap: impl FnOnce(MessageEvent<'p>) -> R,
+    ) -> Result<R, RecvError> {
+        if record.items != 0 {
+            return self.deliver_with_ports(*record).map(wrap);
         }
-        let mut buffer = self.pool.take(record.len).ok_or_else(no_memory)?;
-        let ports = if record.items == 0 {
-            Ports::default()
-        } else {
-            self.adopt(record)?
+        if self.trusted.get() {
+            return Ok(wrap(self.lend(*record, None)));
+        }
+        let Some(buffer) = self.pool.take(record.len) else {
+            return Err(no_memory());
         };
-        // SAFETY: the pool's buffer has room for `len` bytes, all of which are written before the
+        let event = self.copy(record, buffer);
+        self.gave_room();
+        Ok(wrap(event))
+    }
+
+    // By value, so that only this path has the record in memory.
+    #[cold]
+    #[inline(never)]
+    fn deliver_with_ports(&self, record: Record) -> Result<MessageEvent<'_>, RecvError> {
+        let trusted = self.trusted.get();
+        // One that is shown in place has a buffer for the ports alone.
+        let room = if trusted { 0 } else { record.len };
+        let buffer = self.pool.take(room).ok_or_else(no_memory)?;
+        buffer.bring(self.adopt(&record)?);
+        let event = if trusted {
+            self.lend(record, Some(buffer))
+        } else {
+            self.copy(&record, buffer)
+        };
+        self.gave_place();
+        Ok(event)
+    }
+
+    /// Copies a record to a buffer with room for it, and takes it.
+    #[inline(always)]
+    fn copy(&self, record: &Record, mut buffer: Box<Buffer>) -> MessageEvent<'_> {
+        // SAFETY: the caller's buffer has room for `len` bytes, all of which are written before the
         // length says so.
         unsafe {
-            self.consumer
-                .memory()
-                .read(record.payload, buffer.start(), record.len);
+            let memory = self.consumer.memory();
+            memory.read(record.payload, buffer.start(), record.len);
             buffer.set_len(record.len);
         }
         self.consumer.take(record);
         self.received(record);
-        Ok(MessageEvent::copied(self, buffer, ports))
+        MessageEvent::copied(self, buffer)
     }
 
+    /// Shows a record in place.
     #[inline]
-    fn lend(&self, record: &Record) -> Result<MessageEvent<'_>, RecvError> {
-        let ports = if record.items == 0 {
-            Ports::default()
-        } else {
-            self.adopt(record)?
-        };
-        self.consumer.hold(record);
+    fn lend(&self, record: Record, luggage: Option<Box<Buffer>>) -> MessageEvent<'_> {
+        self.consumer.hold(&record);
         let start = self.consumer.memory().ptr(record.payload);
         let bytes = NonNull::slice_from_raw_parts(start, record.len);
+        self.received(&record);
         // On the way here a WRAP may have given its room back.
-        self.received(record);
+        self.gave_room();
         // SAFETY: the record was checked to lie inside the ring, it is held, and who called
         // `trust_peer` promised that nobody writes to this channel but through this library, whose
         // producer does not write to records that are held.
-        Ok(unsafe { MessageEvent::in_place(self, bytes, record.position(), ports) })
+        unsafe { MessageEvent::in_place(self, bytes, record.position(), luggage) }
     }
 
     #[inline(always)]
@@ -162,11 +206,6 @@ impl MessagePort {
         self.counts.received(record.len);
         if Counts::milestone(&self.counts.messages_received, 1) {
             self.unfence_if_calm();
-        }
-        if record.items == 0 {
-            self.gave_room();
-        } else {
-            self.gave_place();
         }
     }
 

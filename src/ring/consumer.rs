@@ -211,9 +211,11 @@ impl Consumer {
 }
 
 impl Record {
-    /// Offset of the items in the ring: right after the header.
-    pub(crate) fn items_offset(&self, ring: Geometry) -> usize {
-        ring.offset(self.position) + RECORD_HEADER
+    /// Offset of the items in the ring, which stand right after the header; `None` if there are more of them
+    /// than bytes before the payload.
+    pub(crate) fn items_offset(&self, ring: Geometry) -> Option<usize> {
+        let offset = ring.offset(self.position) + RECORD_HEADER;
+        (offset + usize::from(self.items) <= self.payload).then_some(offset)
     }
 
     /// Where the record stands in the ring.

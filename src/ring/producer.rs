@@ -38,7 +38,6 @@ pub(crate) struct Place {
     /// Bytes between header and payload.
     pub(super) pad: usize,
     len: usize,
-    items: u8,
 }
 
 impl Place {
@@ -55,18 +54,16 @@ impl Place {
             offset,
             pad,
             len,
-            items: 0,
         }
     }
 
     /// The same place, its first bytes given to items: see [`items`](Place::items).
-    pub(crate) fn with_items(self, items: u8) -> Place {
+    pub(crate) fn behind_items(self, items: u8) -> Place {
         let size = items_size(items.into());
         debug_assert!(size <= self.len);
         Place {
             pad: self.pad + size,
             len: self.len - size,
-            items,
             ..self
         }
     }
@@ -324,11 +321,17 @@ impl Producer {
     /// Adds a filled place to the draft.
     #[inline(always)]
     pub(crate) fn append(&self, draft: &mut Draft, place: &Place) {
+        self.append_with(draft, place, 0);
+    }
+
+    /// Adds a filled place, so many items in it, to the draft.
+    #[inline(always)]
+    pub(crate) fn append_with(&self, draft: &mut Draft, place: &Place, items: u8) {
         if place.position != draft.cursor {
             self.set_header(draft, draft.cursor, self.ring.offset(draft.cursor), WRAP);
         }
         let tail = self.tail(place);
-        let header = message_header(place.len, place.items, place.pad, tail);
+        let header = message_header(place.len, items, place.pad, tail);
         self.set_header(draft, place.position, place.offset, header);
         draft.cursor = place.end().wrapping_add(tail as u64);
     }

@@ -3,7 +3,6 @@
 use super::{DESCRIPTORS_A_PORT, MOST_PORTS, PORT};
 use crate::PortHandle;
 use crate::error::{CloseReason, ImportFault, NewError, RecvError, SystemError};
-use crate::message::Ports;
 use crate::port::MessagePort;
 use crate::ring::Record;
 use crate::stats::add;
@@ -52,13 +51,13 @@ fn import(handle: PortHandle) -> Result<MessagePort, Fault> {
 impl MessagePort {
     /// Takes in the ports that travel with `record`, which is not taken yet.
     #[cold]
-    pub(crate) fn adopt(&self, record: &Record) -> Result<Ports, RecvError> {
+    pub(crate) fn adopt(&self, record: &Record) -> Result<Vec<MessagePort>, RecvError> {
         let sequence = self.transfers.taken.get();
         match self.map_ports(record, sequence) {
             Ok(ports) if self.doorbell.take_descriptors(sequence) => {
                 self.transfers.count_taken();
                 add(&self.counts.ports_received, ports.len() as u64);
-                Ok(Ports::new(ports))
+                Ok(ports)
             }
             Ok(ports) => {
                 ports.into_iter().for_each(MessagePort::leave);
@@ -105,7 +104,7 @@ impl MessagePort {
         let count = usize::from(record.items);
         let mut items = [0; MOST_PORTS];
         let items = items.get_mut(..count)?;
-        let at = record.items_offset(self.consumer.ring());
+        let at = record.items_offset(self.consumer.ring())?;
         // PEER: any value is possible; this copy is checked on the next line.
         self.consumer.memory().read_to(at, items);
         items.iter().all(|item| *item == PORT).then_some(count)

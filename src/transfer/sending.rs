@@ -131,14 +131,16 @@ impl MessagePort {
         let Some(place) = fill(draft.cursor(), ahead)? else {
             return Ok(Err(Lack::Room));
         };
-        let place = place.with_items(cargo.items.len() as u8);
+        // No more than 126.
+        let items = cargo.items.len() as u8;
+        let place = place.behind_items(items);
         self.producer.memory().write(place.items(), &cargo.items);
         // The value's own code may have closed this port.
         self.check_open()?;
         if let Err(lack) = self.send_off(cargo)? {
             return Ok(Err(lack));
         }
-        self.producer.append(&mut draft, &place);
+        self.producer.append_with(&mut draft, &place, items);
         self.publish(draft, 1, place.len());
         Ok(Ok(()))
     }
