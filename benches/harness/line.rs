@@ -3,7 +3,8 @@
 
 use std::env;
 use std::hint::spin_loop;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -24,15 +25,35 @@ const PONG: usize = 2048;
 const LENGTH: usize = PAIRS as usize * PAIR_SIZE;
 
 /// All the lines.
-struct Lines(MmapRaw);
+pub(super) struct Lines(MmapRaw);
 
 impl Lines {
+    /// New lines, and the file to hand on.
+    pub(super) fn make() -> (OwnedFd, Self) {
+        // Not close-on-exec: the peer inherits the descriptor under its number.
+        let file = memfd_create("bench-lines", MFdFlags::empty()).expect("a memfd");
+        ftruncate(&file, LENGTH as i64).expect("some pages of memory");
+        let lines = Lines::map(file.as_raw_fd());
+        (file, lines)
+    }
+
+    /// Lets the process that `command` starts find the lines in `file`.
+    pub(super) fn hand_on<'a>(command: &'a mut Command, file: &OwnedFd) -> &'a mut Command {
+        command.env(MAP, file.as_raw_fd().to_string())
+    }
+
+    /// The lines that were handed on to this process.
+    pub(super) fn inherited() -> Self {
+        let file = env::var(MAP).expect("the lead says which descriptor");
+        Lines::map(file.parse().expect("a descriptor is a number"))
+    }
+
     fn map(file: i32) -> Self {
         let map = MmapOptions::new().len(LENGTH).map_raw(file);
         Lines(map.expect("some pages can be mapped"))
     }
 
-    fn word(&self, offset: usize) -> &AtomicU64 {
+    pub(super) fn word(&self, offset: usize) -> &AtomicU64 {
         assert!(offset < LENGTH && offset % 8 == 0);
         // SAFETY: the offset was just checked; the memory stays mapped as long as `self`, and both
         // processes touch it only through atomics.
@@ -47,7 +68,7 @@ impl Lines {
     }
 }
 
-fn wait_for(line: &AtomicU64, value: u64) {
+pub(super) fn wait_for(line: &AtomicU64, value: u64) {
     while line.load(Ordering::Acquire) != value {
         spin_loop();
     }
@@ -55,13 +76,8 @@ fn wait_for(line: &AtomicU64, value: u64) {
 
 /// The lead: `each` is called after every round trip, `note` after every half.
 pub fn run_lead(name: &str, mut each: impl FnMut(), mut note: impl FnMut() -> String) {
-    // Not close-on-exec: the peer inherits the descriptor under its number.
-    let file = memfd_create("bench-lines", MFdFlags::empty()).expect("a memfd");
-    ftruncate(&file, LENGTH as i64).expect("some pages of memory");
-    let lines = Lines::map(file.as_raw_fd());
-    let process = peer_command(name)
-        .env(MAP, file.as_raw_fd().to_string())
-        .spawn();
+    let (file, lines) = Lines::make();
+    let process = Lines::hand_on(&mut peer_command(name), &file).spawn();
     let mut peer = Peer::new(process.expect("a peer can be started"));
     let mut value = 0;
     lead(&mut peer, |units| {
@@ -82,8 +98,7 @@ pub fn run_lead(name: &str, mut each: impl FnMut(), mut note: impl FnMut() -> St
 
 /// The peer: sends back every value it is sent.
 pub fn run_peer() {
-    let file = env::var(MAP).expect("the lead says which descriptor");
-    let lines = Lines::map(file.parse().expect("a descriptor is a number"));
+    let lines = Lines::inherited();
     let mut value = 0;
     peer(|units| {
         let end = value + units;

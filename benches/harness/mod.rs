@@ -12,11 +12,15 @@
 
 #![allow(dead_code)] // every bench includes all of this module and uses what it needs
 
+pub mod calls;
+pub mod clock;
 mod contest;
+pub mod handover;
 pub mod line;
 pub mod no_wake;
 mod pair;
 pub mod payload;
+pub mod relay;
 
 pub use contest::{Contest, Measure, Row};
 pub use pair::Pair;
