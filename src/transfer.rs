@@ -49,11 +49,14 @@ impl MessagePort {
     ///
     /// # Errors
     ///
-    /// [`TransferError`], which gives the ports back and says what was wrong: one of them was closed here
-    /// ([`PostError::ClosedPort`]), one is this port's own peer ([`OwnPeer`](PostError::OwnPeer)), they are too
-    /// many ([`TooManyPorts`](PostError::TooManyPorts)), the kernel has too many descriptors of this user under
-    /// way ([`TooManyInFlight`](PostError::TooManyInFlight)), or what
-    /// [`post_message`](MessagePort::post_message) says. Nothing was sent then.
+    /// [`TransferError`], which gives the ports back and says what was wrong. Nothing was sent then. Beside what
+    /// [`post_message`](MessagePort::post_message) says it can be that
+    ///
+    /// - one of the ports was closed here ([`ClosedPort`](crate::PostError::ClosedPort)),
+    /// - one is this port's own peer ([`OwnPeer`](crate::PostError::OwnPeer)),
+    /// - they are more than 126 ([`TooManyPorts`](crate::PostError::TooManyPorts)),
+    /// - the kernel has too many descriptors of this user under way
+    ///   ([`TooManyInFlight`](crate::PostError::TooManyInFlight)).
     ///
     /// # Examples
     ///
@@ -82,7 +85,7 @@ impl MessagePort {
     ///
     /// # Errors
     ///
-    /// [`PostError::Full`] if there is none, [`PostError::TransfersFull`] if 64 messages with ports wait to be
+    /// [`PostError::Full`](crate::PostError::Full) if there is none, [`TransfersFull`](crate::PostError::TransfersFull) if 64 messages with ports wait to be
     /// received, and those of [`post_message_with`](MessagePort::post_message_with).
     pub fn try_post_message_with<T: Message>(
         &self,
