@@ -6,7 +6,7 @@ use crate::error::{ConnectError, NewError, SystemError};
 use crate::fork::Home;
 use crate::handshake::{self, ANSWER_LEN, Answer};
 use crate::segment::Segment;
-use crate::socket::{inode_of, set_option, wait_for};
+use crate::socket::{inode_of, set_option, show_all, wait_for};
 use crate::{MessagePort, descriptors};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -123,6 +123,7 @@ impl Attempt<'_> {
             None,
         )
         .map_err(|errno| self.failed("socket", errno))?;
+        show_all(&socket);
         let address = UnixAddr::new(&self.path).map_err(|errno| self.failed("connect", errno))?;
         loop {
             // While the listener's queue is full, `connect` waits as long as a send would.

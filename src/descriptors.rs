@@ -6,12 +6,12 @@
 //! Unsafe relies on: the kernel fills the control buffer with whole messages, whose descriptors are new.
 #![allow(unsafe_code)]
 
-use crate::socket::set_option;
+use crate::socket::{set_option, show_all};
 use core::mem::MaybeUninit;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The kernel passes at most so many descriptors at once (`SCM_MAX_FD`).
 pub(crate) const MOST: usize = 253;
@@ -103,25 +103,47 @@ pub(crate) fn read_past(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usi
 }
 
 /// Reads what is there, and closes what came with it, until there is no more.
+///
+/// The kernel would do that too, and close sockets in the queues of such sockets as well. But whoever closes
+/// the last copy of a socket that lingers waits as long as its owner has chosen, so each is told not to
+/// before. Best effort: who sent it may still hold a copy and change his mind.
 pub(crate) fn discard(socket: BorrowedFd<'_>) {
-    /// More messages than fit into a socket's buffer; should it be larger, the rest is closed with it.
-    const BOUND: usize = 4096;
-    let mut bytes = [0; 64];
+    /// Messages and descriptors gone through, several times what can wait in one direction of a channel. The
+    /// rest is closed with the socket.
+    const BOUND: usize = 1 << 17;
+    show_all(&socket);
+    // What came with one message is gone through before the next is looked at, so that few copies are open at
+    // a time, and without recursion.
+    let mut strays: Vec<OwnedFd> = Vec::new();
     for _ in 0..BOUND {
-        if matches!(hurry(socket), Ok(0) | Err(Errno::EAGAIN)) {
-            return;
-        }
-        match read_past(socket, &mut bytes) {
-            // A socket whose peer died with bytes unread says so once.
-            Ok((1.., _)) | Err(Errno::ECONNRESET) => {}
-            Ok((0, _)) | Err(_) => return,
+        match take_one(strays.last().map_or(socket, AsFd::as_fd)) {
+            Some(descriptors) => {
+                descriptors.iter().for_each(show_all);
+                strays.extend(descriptors);
+            }
+            None if strays.pop().is_some() => {}
+            None => return,
         }
     }
 }
 
-/// Has sockets at the front of the queue not linger when they are closed: whoever closes the last copy of
-/// one would have to wait, as long as its owner has chosen. Says how many bytes are there.
-pub(crate) fn hurry(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+/// Takes a message off the queue, and gives copies of what came with it, disarmed; `None` if there is none.
+fn take_one(socket: BorrowedFd<'_>) -> Option<Vec<OwnedFd>> {
+    let descriptors = match hurry(socket) {
+        Ok(peeked) if peeked.len > 0 => peeked.descriptors,
+        // A socket whose peer died with bytes unread says so once.
+        Err(Errno::ECONNRESET) => return Some(Vec::new()),
+        // Nothing there, or no socket that can be read.
+        _ => return None,
+    };
+    match read_past(socket, &mut [0; 64]) {
+        Ok((1.., _)) => Some(descriptors),
+        _ => None,
+    }
+}
+
+/// Looks at the front of the queue and has sockets there not linger when they are closed.
+pub(crate) fn hurry(socket: BorrowedFd<'_>) -> Result<Peeked, Errno> {
     let at_once = libc::linger {
         l_onoff: 0,
         l_linger: 0,
@@ -130,7 +152,7 @@ pub(crate) fn hurry(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
     for descriptor in &peeked.descriptors {
         set_option(descriptor, libc::SO_LINGER, &at_once);
     }
-    Ok(peeked.len)
+    Ok(peeked)
 }
 
 /// Bytes in the queue that were not read yet.

@@ -68,13 +68,16 @@ pub(crate) struct Doorbell {
 impl Doorbell {
     /// Two connected sockets.
     pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), SystemError> {
-        socketpair(
+        let pair = socketpair(
             AddressFamily::Unix,
             SockType::Stream,
             None,
             SockFlag::SOCK_CLOEXEC,
         )
-        .map_err(|errno| SystemError::new("socketpair", errno))
+        .map_err(|errno| SystemError::new("socketpair", errno))?;
+        socket::show_all(&pair.0);
+        socket::show_all(&pair.1);
+        Ok(pair)
     }
 
     pub(crate) fn new(signal: Signal, socket: OwnedFd, home: Home) -> Doorbell {

@@ -45,7 +45,7 @@ pub(crate) fn reset_options(socket: &OwnedFd) {
         tv_sec: 0,
         tv_usec: 0,
     };
-    set_option(socket, libc::SO_PEEK_OFF, &-1);
+    show_all(socket);
     set_option(socket, libc::SO_PASSCRED, &0);
     set_option(socket, libc::SO_RCVTIMEO, &zero_time);
     set_option(socket, libc::SO_SNDTIMEO, &zero_time);
@@ -57,7 +57,14 @@ pub(crate) fn reset_options(socket: &OwnedFd) {
     set_option(socket, SO_PASSRIGHTS, &1);
 }
 
-pub(crate) fn set_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) {
+/// Has a look begin at the front of the queue, and an out-of-band byte stand there like any other: nobody
+/// sends one in good faith, and out of line it could bring descriptors past every look.
+pub(crate) fn show_all(socket: &impl AsRawFd) {
+    set_option(socket, libc::SO_PEEK_OFF, &-1);
+    set_option(socket, libc::SO_OOBINLINE, &1);
+}
+
+pub(crate) fn set_option<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) {
     // SAFETY: the pointer and length are those of a live value. What it returns does not matter: an
     // option the kernel does not know cannot have been set.
     unsafe {
