@@ -1,118 +1,15 @@
 //! The demonstration does what the README says: `examples/multimessage.rs`, run as a user runs it.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+#[path = "common/program.rs"]
+mod program;
+
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, SystemTime};
 
-/// Longer than anything here takes on a busy machine: what is lost fails the test, it does not hang it.
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// The example's executable, beside this test's own, built first if `cargo test --test` left it out.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let test = std::env::current_exe().expect("the test's own path");
-        let profile_dir = test
-            .parent()
-            .and_then(Path::parent)
-            .expect("…/PROFILE/deps/test");
-        let program = profile_dir.join("examples/multimessage");
-        if is_stale(&program) {
-            build(profile_dir);
-        }
-        assert!(program.exists(), "cargo built no {}", program.display());
-        program
-    })
-}
-
-/// Whether the executable is missing or older than what it is made of.
-fn is_stale(program: &Path) -> bool {
-    let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-    let Ok(built) = modified(program) else {
-        return true;
-    };
-    let mut newest = SystemTime::UNIX_EPOCH;
-    let mut paths = vec![
-        PathBuf::from("examples/multimessage.rs"),
-        PathBuf::from("src"),
-    ];
-    while let Some(path) = paths.pop() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-        newest = newest.max(modified(&path).expect("a source of the example"));
-        if path.is_dir() {
-            let entries = fs::read_dir(&path).expect("a source folder");
-            paths.extend(entries.map(|entry| entry.expect("a source file").path()));
-        }
-    }
-    built < newest
-}
-
-fn build(profile_dir: &Path) {
-    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
-        Some("debug") => "dev",
-        Some(name) => name,
-        None => panic!("no profile in {}", profile_dir.display()),
-    };
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
-        .args([
-            "build",
-            "--example",
-            "multimessage",
-            "--profile",
-            profile,
-            "--target-dir",
-        ])
-        .arg(profile_dir.parent().expect("a target folder"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .expect("cargo runs");
-    assert!(status.success(), "building the example: {status}");
-}
-
-/// The lines of a stream, read by a thread of their own, so that waiting for one can have a limit and the
-/// program never waits for this test. Dropping them closes the stream, as `head -1` does, at the next line.
-struct Lines(Receiver<Vec<u8>>);
-
-impl Lines {
-    fn of(stream: impl Read + Send + 'static) -> Self {
-        let (lines, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            let mut stream = BufReader::new(stream);
-            loop {
-                let mut line = Vec::new();
-                let len = stream
-                    .read_until(b'\n', &mut line)
-                    .expect("the program's output");
-                if len == 0 || lines.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self(receiver)
-    }
-
-    /// The next line, without its newline; `None` at the end.
-    fn next(&self) -> Option<Vec<u8>> {
-        match self.0.recv_timeout(LIMIT) {
-            Ok(mut line) => {
-                assert_eq!(line.pop(), Some(b'\n'), "only whole lines are shown");
-                Some(line)
-            }
-            Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("no line within {LIMIT:?}"),
-        }
-    }
-
-    fn rest(&self) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| self.next()).collect()
-    }
-}
+use program::{LIMIT, Lines, kill, program};
 
 /// One run of the demonstration.
 struct Page {
@@ -127,7 +24,7 @@ struct Page {
 
 impl Page {
     fn start() -> Self {
-        let mut child: Child = Command::new(program())
+        let mut child: Child = Command::new(program("multimessage"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -207,15 +104,6 @@ impl Drop for Page {
             kill(self.page);
         }
     }
-}
-
-fn kill(process: i32) {
-    // SAFETY: kill takes two integers and touches no memory of this process.
-    let result = unsafe { libc::kill(process, libc::SIGKILL) };
-    assert!(
-        result == 0 || thread::panicking(),
-        "killing process {process}"
-    );
 }
 
 fn answer(line: impl AsRef<[u8]>) -> Vec<u8> {
@@ -352,7 +240,7 @@ fn a_page_that_waits_for_typing_notices_the_death_of_its_frame() {
     kill(page.frame); // the input stays open: only the death can wake the page
     assert_eq!(page.status().code(), Some(1));
     assert_eq!(page.output.next(), None);
-    assert_tells(&page.shown.rest(), "the frame is gone");
+    assert_tells(&page.shown.rest(), "the frame ended with signal: 9");
 }
 
 #[test]
@@ -370,7 +258,7 @@ fn a_busy_page_notices_the_death_of_its_frame() {
             .iter()
             .all(|line| *line == answer("and another line"))
     );
-    assert_tells(&page.shown.rest(), "the frame is gone");
+    assert_tells(&page.shown.rest(), "the frame ended with signal: 9");
     typist.join().expect("a typist");
 }
 
@@ -390,10 +278,7 @@ fn an_output_that_is_closed_early_ends_the_page_quietly() {
     let mut page = Page::start();
     let typist = page.type_for_ever();
     assert_eq!(page.output.next(), Some(answer("and another line")));
-    drop(std::mem::replace(
-        &mut page.output,
-        Lines(mpsc::channel().1),
-    ));
+    page.output = Lines::none();
     assert_eq!(page.status().code(), Some(0));
     let shown = page.shown.rest();
     assert!(
@@ -407,7 +292,7 @@ fn an_output_that_is_closed_early_ends_the_page_quietly() {
 #[test]
 fn a_list_that_nobody_sees_does_not_stop_the_answers() {
     let mut page = Page::start();
-    drop(std::mem::replace(&mut page.shown, Lines(mpsc::channel().1)));
+    page.shown = Lines::none();
     for number in 0..1000 {
         let line = format!("typed {number}");
         page.type_line(&line);
