@@ -32,6 +32,11 @@ pub(crate) enum AddressFault {
     },
 }
 
+/// Whether an address is a name, and not a path given whole.
+pub(crate) fn is_name(address: &Path) -> bool {
+    !address.as_os_str().as_bytes().contains(&b'/')
+}
+
 /// The socket's path for an address. The directory for names is made if `make` says so.
 pub(crate) fn resolve(address: &Path, make: bool) -> Result<PathBuf, AddressFault> {
     let bytes = address.as_os_str().as_bytes();
@@ -44,7 +49,7 @@ pub(crate) fn resolve(address: &Path, make: bool) -> Result<PathBuf, AddressFaul
             name: address.into(),
         });
     }
-    let path = if bytes.contains(&b'/') {
+    let path = if !is_name(address) {
         address.to_path_buf()
     } else {
         let directory = directory();
@@ -94,8 +99,6 @@ fn prepare(directory: &Path, make: bool) -> Result<(), AddressFault> {
     }
     let found = match directory.symlink_metadata() {
         Ok(found) => found,
-        // Then nobody listens there either, which connecting finds out.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !make => return Ok(()),
         Err(error) => return Err(system("lstat", error)),
     };
     let fault = if !found.is_dir() {

@@ -1,6 +1,6 @@
 //! Connecting to a listener: make the channel, hand over its other end.
 
-use crate::address;
+use crate::address::{self, AddressFault};
 use crate::channel::ChannelOptions;
 use crate::error::{ConnectError, NewError, SystemError};
 use crate::fork::Home;
@@ -10,8 +10,10 @@ use crate::socket::{inode_of, set_option, show_all, wait_for};
 use crate::{MessagePort, descriptors};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, socket,
+    AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, socket, sockopt,
 };
+use nix::unistd::geteuid;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -82,15 +84,28 @@ pub fn connect_with(
     options: &ConnectOptions,
 ) -> Result<MessagePort, ConnectError> {
     options.channel.checked_capacities()?;
+    let address = address.as_ref();
+    let path = match address::resolve(address, false) {
+        // The directory for names: without it there is no name.
+        Err(AddressFault::System { path, source, .. })
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
+            return Err(ConnectError::NobodyListens { path, source });
+        }
+        resolved => resolved?,
+    };
     let attempt = Attempt {
-        path: address::resolve(address.as_ref(), false)?,
+        path,
+        is_name: address::is_name(address),
         options,
         deadline: Instant::now().checked_add(options.timeout),
     };
     let home = Home::here().map_err(NewError::from)?;
-    let socket = attempt.reach()?;
+    let socket = attempt.socket()?;
+    // Before connecting: the listener's patience is short, and memory may take its time.
     let inode = inode_of(&socket).map_err(NewError::from)?;
     let segment = Segment::create(&options.channel, inode)?;
+    attempt.reach(&socket)?;
     attempt.greet(&socket, &segment)?;
     attempt.check(attempt.hear(&socket)?)?;
     Ok(MessagePort::first(segment, socket, home))
@@ -99,6 +114,7 @@ pub fn connect_with(
 /// One attempt to connect.
 struct Attempt<'a> {
     path: PathBuf,
+    is_name: bool,
     options: &'a ConnectOptions,
     /// `None`: never.
     deadline: Option<Instant>,
@@ -114,8 +130,7 @@ impl Attempt<'_> {
         ConnectError::system(call, &self.path, errno)
     }
 
-    /// A socket that the listener's queue has room for.
-    fn reach(&self) -> Result<OwnedFd, ConnectError> {
+    fn socket(&self) -> Result<OwnedFd, ConnectError> {
         let socket = socket(
             AddressFamily::Unix,
             SockType::Stream,
@@ -124,6 +139,11 @@ impl Attempt<'_> {
         )
         .map_err(|errno| self.failed("socket", errno))?;
         show_all(&socket);
+        Ok(socket)
+    }
+
+    /// Waits until the listener's queue has room.
+    fn reach(&self, socket: &OwnedFd) -> Result<(), ConnectError> {
         let address = UnixAddr::new(&self.path).map_err(|errno| self.failed("connect", errno))?;
         loop {
             // While the listener's queue is full, `connect` waits as long as a send would.
@@ -131,7 +151,7 @@ impl Attempt<'_> {
             if left == Some(Duration::ZERO) {
                 return Err(self.timed_out());
             }
-            set_send_timeout(&socket, left);
+            set_send_timeout(socket, left);
             match connect_to(socket.as_raw_fd(), &address) {
                 Ok(()) => break,
                 Err(Errno::EINTR) => {}
@@ -148,8 +168,21 @@ impl Attempt<'_> {
                 Err(errno) => return Err(self.failed("connect", errno)),
             }
         }
-        set_send_timeout(&socket, None);
-        Ok(socket)
+        set_send_timeout(socket, None);
+        self.check_user(socket)
+    }
+
+    /// Names are of one user. Somebody else may have put a directory in the place of the one that was looked at.
+    fn check_user(&self, socket: &OwnedFd) -> Result<(), ConnectError> {
+        let found = getsockopt(socket, sockopt::PeerCredentials)
+            .map_err(|errno| self.failed("getsockopt(SO_PEERCRED)", errno))?;
+        if self.is_name && found.uid() != geteuid().as_raw() {
+            return Err(ConnectError::OtherUser {
+                path: self.path.clone(),
+                user: found.uid(),
+            });
+        }
+        Ok(())
     }
 
     fn greet(&self, socket: &OwnedFd, segment: &Segment) -> Result<(), ConnectError> {
@@ -213,7 +246,7 @@ impl Attempt<'_> {
     fn not_allowed(&self) -> ConnectError {
         ConnectError::NotAllowed {
             path: self.path.clone(),
-            user: nix::unistd::geteuid().as_raw(),
+            user: geteuid().as_raw(),
         }
     }
 

@@ -68,7 +68,8 @@ pub(crate) fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, E
     };
     let mut message = message(&mut data);
     message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control);
+    // Another integer type with other C libraries.
+    message.msg_controllen = size_of_val(&control) as _;
     let len = receive(socket, &mut message, libc::MSG_PEEK)?;
     // SAFETY: the kernel has just filled `message` and the control buffer it points to.
     unsafe { collect(&message, &mut descriptors) };
@@ -111,20 +112,42 @@ pub(crate) fn discard(socket: BorrowedFd<'_>) {
     /// Messages and descriptors gone through, several times what can wait in one direction of a channel. The
     /// rest is closed with the socket.
     const BOUND: usize = 1 << 17;
+    /// With as many copies open, so that other threads do not run out of descriptors, no deeper.
+    const MOST_OPEN: usize = 2 * MOST;
     show_all(&socket);
     // What came with one message is gone through before the next is looked at, so that few copies are open at
     // a time, and without recursion.
     let mut strays: Vec<OwnedFd> = Vec::new();
     for _ in 0..BOUND {
         match take_one(strays.last().map_or(socket, AsFd::as_fd)) {
-            Some(descriptors) => {
-                descriptors.iter().for_each(show_all);
-                strays.extend(descriptors);
+            Some(mut descriptors) => {
+                // Only these can bring descriptors in turn.
+                descriptors.retain(is_unix_socket);
+                if strays.len() < MOST_OPEN {
+                    descriptors.iter().for_each(show_all);
+                    strays.extend(descriptors);
+                }
             }
             None if strays.pop().is_some() => {}
             None => return,
         }
     }
+}
+
+fn is_unix_socket(descriptor: &OwnedFd) -> bool {
+    let mut domain: libc::c_int = 0;
+    let mut len = size_of_val(&domain) as libc::socklen_t;
+    // SAFETY: the kernel writes one `int` at most, as `len` says.
+    let asked = unsafe {
+        libc::getsockopt(
+            descriptor.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DOMAIN,
+            (&raw mut domain).cast(),
+            &mut len,
+        )
+    };
+    asked == 0 && domain == libc::AF_UNIX
 }
 
 /// Takes a message off the queue, and gives copies of what came with it, disarmed; `None` if there is none.
@@ -208,7 +231,10 @@ unsafe fn collect(message: &libc::msghdr, descriptors: &mut Vec<OwnedFd>) {
         {
             // SAFETY: computes a length.
             let head = unsafe { libc::CMSG_LEN(0) } as usize;
-            let count = header.cmsg_len.saturating_sub(head) / size_of::<RawFd>();
+            // Another integer type with other C libraries.
+            #[allow(clippy::unnecessary_cast)]
+            let len = header.cmsg_len as usize;
+            let count = len.saturating_sub(head) / size_of::<RawFd>();
             // SAFETY: the header is inside the buffer.
             let data = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
             for index in 0..count {

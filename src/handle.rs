@@ -6,7 +6,7 @@
 use crate::barrier::Signal;
 use crate::channel::{ChannelOptions, MIN_CAPACITY};
 use crate::doorbell::Doorbell;
-use crate::error::{ImportError, ImportFault, NewError};
+use crate::error::{CloseReason, ImportError, ImportFault, NewError};
 use crate::fork::Home;
 use crate::port::MessagePort;
 use crate::ring::layout::{FIRST_POSITION, RECORD_ALIGN};
@@ -104,13 +104,14 @@ impl MessagePort {
         ))
     }
 
-    /// A port whose segment is none that can be used. It has ended, with an empty segment in its place.
+    /// A port whose segment is none that can be used. It has ended, with an empty segment in its place; its
+    /// peer is still to be told, by hanging up.
     pub(crate) fn broken(doorbell: OwnedFd) -> Result<MessagePort, NewError> {
         let home = Home::here()?;
         let options = ChannelOptions::new().capacity(MIN_CAPACITY);
         let segment = Segment::create(&options, inode_of(&doorbell)?)?;
         let port = MessagePort::first(segment, doorbell, home);
-        port.end_corrupt();
+        port.ended.set(Some(CloseReason::Corrupt));
         Ok(port)
     }
 

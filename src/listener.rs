@@ -127,8 +127,9 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`AcceptError::System`] when this process is out of descriptors, memory or maps: the client waits
-    /// for the next call. [`AcceptError::Forked`] in a forked child.
+    /// [`AcceptError::System`] when this process is out of descriptors, memory or maps, and nobody else could
+    /// be accepted: the client can be by another call within its second. [`AcceptError::Forked`] in a
+    /// forked child.
     pub fn accept(&self) -> Result<(MessagePort, Credentials), AcceptError> {
         loop {
             if let Some(accepted) = self.try_accept()? {
@@ -148,12 +149,18 @@ impl Listener {
             return Err(AcceptError::Forked);
         }
         self.hear()?;
-        let accepted = match self.finish_one() {
-            Ok(None) => self.accept_one(),
-            other => other,
-        };
-        self.set_timer()?;
-        accepted.map_err(AcceptError::from)
+        // Somebody for whom there is no room here must not keep others out: all are looked at first.
+        let mut lacking = Ok(());
+        let mut accepted = self.finish_one(&mut lacking);
+        if accepted.is_none() {
+            accepted = self.accept_one(&mut lacking);
+        }
+        let timer = self.set_timer();
+        if accepted.is_none() {
+            lacking?;
+            timer?;
+        }
+        Ok(accepted)
     }
 
     /// Waits for a client, at most `timeout`; `None` if none came.
@@ -188,72 +195,84 @@ impl Listener {
         }
     }
 
-    /// Goes on with clients that have not finished.
-    fn finish_one(&self) -> Result<Option<(MessagePort, Credentials)>, SystemError> {
+    /// Goes on with clients that have not finished. An error of one of them is left in `lacking`.
+    fn finish_one(
+        &self,
+        lacking: &mut Result<(), SystemError>,
+    ) -> Option<(MessagePort, Credentials)> {
         let mut unfinished = self.unfinished.borrow_mut();
         let now = Instant::now();
         let mut index = 0;
         while let Some(client) = unfinished.get(index) {
-            let outcome = match client.proceed(self.options.largest_capacity, self.home)? {
-                Outcome::Unfinished if now >= client.deadline => Outcome::Gone,
+            let outcome = match self.proceed(client, lacking) {
+                Outcome::Unfinished if now < client.deadline => {
+                    index += 1;
+                    continue;
+                }
                 outcome => outcome,
             };
-            if matches!(outcome, Outcome::Unfinished) {
-                index += 1;
-                continue;
-            }
-            let gone = unfinished.remove(index);
-            match (outcome, gone) {
-                (Outcome::Port(port), Some(client)) => {
-                    // From here on the port watches its socket itself, wherever it moves.
-                    let _ = self.epoll.delete(&client.socket);
-                    return Ok(Some((*port, client.credentials)));
-                }
-                (_, Some(client)) => client.dismiss(),
-                (_, None) => {}
+            let client = unfinished.remove(index)?;
+            // A port watches its socket itself, wherever it moves; and a forked child may keep one open that
+            // is closed here.
+            let _ = self.epoll.delete(&client.socket);
+            match outcome {
+                Outcome::Port(port) => return Some((*port, client.credentials)),
+                Outcome::Unfinished | Outcome::Gone => client.dismiss(),
             }
         }
-        Ok(None)
+        None
     }
 
-    /// Looks at connections that nobody has looked at.
-    fn accept_one(&self) -> Result<Option<(MessagePort, Credentials)>, SystemError> {
+    /// Looks at connections that nobody has looked at. An error is left in `lacking`.
+    fn accept_one(
+        &self,
+        lacking: &mut Result<(), SystemError>,
+    ) -> Option<(MessagePort, Credentials)> {
         for _ in 0..MOST_AT_ONCE {
             let socket = match self.socket.accept() {
                 Ok((stream, _)) => OwnedFd::from(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => return Err(SystemError::new("accept4", error)),
+                Err(error) => {
+                    *lacking = Err(SystemError::new("accept4", error));
+                    break;
+                }
             };
             let Some(client) = Client::admit(socket, &self.options) else {
                 continue;
             };
-            let outcome = client.proceed(self.options.largest_capacity, self.home);
-            match outcome {
-                Ok(Outcome::Port(port)) => return Ok(Some((*port, client.credentials))),
-                Ok(Outcome::Gone) => client.dismiss(),
-                Ok(Outcome::Unfinished) => self.keep(client)?,
-                Err(error) => {
-                    self.keep(client)?;
-                    return Err(error);
-                }
+            match self.proceed(&client, lacking) {
+                Outcome::Port(port) => return Some((*port, client.credentials)),
+                Outcome::Gone => client.dismiss(),
+                Outcome::Unfinished => self.keep(client, lacking),
             }
         }
-        Ok(None)
+        None
     }
 
-    fn keep(&self, client: Client) -> Result<(), SystemError> {
+    fn proceed(&self, client: &Client, lacking: &mut Result<(), SystemError>) -> Outcome {
+        let outcome = client.proceed(self.options.largest_capacity, self.home);
+        outcome.unwrap_or_else(|error| {
+            *lacking = Err(error);
+            Outcome::Unfinished
+        })
+    }
+
+    fn keep(&self, client: Client, lacking: &mut Result<(), SystemError>) {
+        // Edge-triggered: half a hello stays in the queue and must not be told of again and again.
+        let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        if let Err(error) = watch(&self.epoll, &client.socket, events) {
+            *lacking = Err(error);
+            return client.dismiss();
+        }
         let mut unfinished = self.unfinished.borrow_mut();
         if unfinished.len() == MOST_UNFINISHED {
             if let Some(oldest) = unfinished.pop_front() {
+                let _ = self.epoll.delete(&oldest.socket);
                 oldest.dismiss();
             }
         }
-        // Edge-triggered: half a hello stays in the queue and must not be told of again and again.
-        let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        watch(&self.epoll, &client.socket, events)?;
         unfinished.push_back(client);
-        Ok(())
     }
 
     /// Has the timer wake whoever waits when the patience with the oldest client ends.

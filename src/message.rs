@@ -211,7 +211,8 @@ impl<'p> MessageEvent<'p> {
     ///
     /// # Errors
     ///
-    /// [`DataError::Invalid`] when it is none, or is nested more than 128 pointers deep. The message stays as it is; another type may be tried.
+    /// [`DataError::Invalid`] when it is none, or is nested more than 128 pointers deep. The message stays as
+    /// it is; another type may be tried.
     #[inline]
     pub fn data<T: Message>(&self) -> Result<&T::Archived, DataError> {
         access::<T>(self.bytes())

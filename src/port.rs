@@ -1,6 +1,7 @@
 //! The port itself: what it is made of, how it ends, what it tells of itself.
 //!
-//! Its verbs are in `post`, `transfer`, `receive`, `wait` and `handle`. Unsafe only in that `trust_peer` asks for a promise.
+//! Its verbs are in `post`, `transfer`, `receive`, `wait` and `handle`. Unsafe only in that `trust_peer` asks
+//! for a promise.
 #![allow(unsafe_code)]
 
 use crate::doorbell::Doorbell;

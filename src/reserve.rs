@@ -61,8 +61,11 @@ impl<'p> Slot<'p> {
             "{} bytes from byte {offset} on do not fit a slot of {len} bytes",
             bytes.len()
         );
-        let memory = self.port().producer.memory();
-        memory.write(self.place.payload() + offset, bytes);
+        // In a forked child the place is the parent's.
+        if self.port().is_home() {
+            let memory = self.port().producer.memory();
+            memory.write(self.place.payload() + offset, bytes);
+        }
     }
 
     /// Where the message's bytes are: [`len`](Slot::len) of them may be written until it is committed.
@@ -75,7 +78,7 @@ impl<'p> Slot<'p> {
     /// The message's bytes as a slice; `None` unless the port [trusts its
     /// peer](MessagePort::trust_peer), who could change them behind the reference.
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
-        if !self.port().trusts_peer() {
+        if !self.port().trusts_peer() || !self.port().is_home() {
             return None;
         }
         // SAFETY: the bytes are reserved for this slot, and who called `trust_peer` promised that

@@ -85,8 +85,9 @@ impl MessagePort {
     ///
     /// # Errors
     ///
-    /// [`PostError::Full`](crate::PostError::Full) if there is none, [`TransfersFull`](crate::PostError::TransfersFull) if 64 messages with ports wait to be
-    /// received, and those of [`post_message_with`](MessagePort::post_message_with).
+    /// [`PostError::Full`](crate::PostError::Full) if there is none,
+    /// [`TransfersFull`](crate::PostError::TransfersFull) if 64 messages with ports wait to be received, and
+    /// those of [`post_message_with`](MessagePort::post_message_with).
     pub fn try_post_message_with<T: Message>(
         &self,
         value: &T,
@@ -190,8 +191,8 @@ pub(crate) struct Transfers {
     // Kept here, since the peer can write to the words themselves; there they are for the next holder.
     sent: Cell<u32>,
     taken: Cell<u32>,
-    /// Whether who waits for room waits for a place among the transfers instead.
-    wants_place: Cell<bool>,
+    /// Whether who waits for room waits for a place among the transfers as well.
+    pub(crate) wants_place: Cell<bool>,
 }
 
 impl Transfers {
@@ -225,15 +226,10 @@ impl Transfers {
         }
     }
 
-    /// Whether another one can be sent, or the peer's word of it is corrupt.
-    #[inline]
-    pub(crate) fn has_place(&self) -> bool {
-        !matches!(self.waiting(), Ok(MOST_WAITING))
-    }
-
+    /// Whether another one can be sent, or the peer's word of it is corrupt, or nobody waits for that.
     #[inline(always)]
-    pub(crate) fn wants_place(&self) -> bool {
-        self.wants_place.get()
+    pub(crate) fn has_wanted_place(&self) -> bool {
+        !self.wants_place.get() || !matches!(self.waiting(), Ok(MOST_WAITING))
     }
 
     fn count_sent(&self) {

@@ -5,8 +5,9 @@ use crate::doorbell::Line;
 use crate::error::{FORKED, SystemError};
 use crate::port::MessagePort;
 use crate::ring::Refused;
-use crate::ring::layout::{RECORD_ALIGN, state};
+use crate::ring::layout::{RECORD_ALIGN, items_size, state};
 use crate::stats::add;
+use crate::transfer::MOST_PORTS;
 use core::cell::Cell;
 use core::hint::spin_loop;
 use std::io;
@@ -29,6 +30,7 @@ pub enum WaitStrategy {
 
 /// What to be told of by [`MessagePort::arm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Interest {
     /// A message has come.
     Message,
@@ -37,6 +39,11 @@ pub enum Interest {
     Room(usize),
     /// Either of the two.
     Either(usize),
+    /// A message of so many bytes can be posted with ports: there is room for it, and fewer than 64 of its
+    /// kind wait to be received.
+    Transfer(usize),
+    /// A message has come, or one can be posted with ports.
+    MessageOrTransfer(usize),
 }
 
 /// What [`MessagePort::arm`] found.
@@ -59,6 +66,7 @@ const SELDOM: u32 = 8;
 const DOORBELL_EVERY: Duration = Duration::from_micros(50);
 const LONGEST_SPIN: Duration = Duration::from_micros(50);
 const SHORTEST_SPIN: Duration = Duration::from_micros(2);
+const WANTS_EITHER: u32 = state::WANTS_MESSAGE | state::WANTS_ROOM;
 /// How long a sleep may be when the barrier before it failed.
 const SLICE: Duration = Duration::from_millis(1);
 
@@ -266,22 +274,14 @@ impl MessagePort {
         self.doorbell.signal().arm(wants)
     }
 
-    /// Whether there is what the last refused post needed: a place among the transfers, or room.
+    /// Whether there is what the last refused post needed: room, and perhaps a place among the transfers.
     #[inline(always)]
     fn has_room(&self) -> bool {
-        if self.transfers.wants_place() {
-            self.transfers.has_place()
-        } else {
-            self.producer.has_room()
-        }
+        self.transfers.has_wanted_place() && self.producer.has_room()
     }
 
     fn has_much_room(&self) -> bool {
-        if self.transfers.wants_place() {
-            self.transfers.has_place()
-        } else {
-            self.producer.has_much_room()
-        }
+        self.transfers.has_wanted_place() && self.producer.has_much_room()
     }
 
     /// Whether something of what is wanted is there, or the channel has ended.
@@ -345,19 +345,34 @@ impl MessagePort {
         let line = self.doorbell.sleep(Some(Duration::ZERO));
         self.note(line.map_err(|error| error.source)?);
         self.note(self.doorbell.drain());
-        let (wants, room) = match interest {
-            Interest::Message => (state::WANTS_MESSAGE, None),
-            Interest::Room(len) => (state::WANTS_ROOM, Some(len)),
-            Interest::Either(len) => (state::WANTS_MESSAGE | state::WANTS_ROOM, Some(len)),
+        let (wants, room, place) = match interest {
+            Interest::Message => (state::WANTS_MESSAGE, None, false),
+            Interest::Room(len) => (state::WANTS_ROOM, Some(len), false),
+            Interest::Either(len) => (WANTS_EITHER, Some(len), false),
+            Interest::Transfer(len) => (state::WANTS_ROOM, Some(len), true),
+            Interest::MessageOrTransfer(len) => (WANTS_EITHER, Some(len), true),
         };
-        // Looking for room also notes how much is missing. What can never fit is not waited for.
-        if room.is_some_and(|len| !self.is_full_for(len)) || self.is_ready(wants) {
-            return Ok(Armed::Ready);
+        if let Some(len) = room {
+            // As many ports as can be.
+            let items = if place { items_size(MOST_PORTS) } else { 0 };
+            self.want_room_for(len.saturating_add(items));
+        }
+        self.transfers.wants_place.set(place);
+        let armed = self.arm_if_not_ready(wants);
+        if armed == Armed::Ready {
+            self.transfers.wants_place.set(false);
+        }
+        Ok(armed)
+    }
+
+    fn arm_if_not_ready(&self, wants: u32) -> Armed {
+        if self.is_ready(wants) {
+            return Armed::Ready;
         }
         if self.doorbell.is_clogged() {
             // No more rings can be asked for, so nothing could wake the caller. Tell it to try, not too often.
             std::thread::sleep(SLICE);
-            return Ok(Armed::Ready);
+            return Armed::Ready;
         }
         self.zero_ahead(wants);
         // If the barrier failed, there is no sleep here to cut short: wait until it must have worked.
@@ -367,9 +382,9 @@ impl MessagePort {
         self.armed.set(wants);
         if self.is_ready(wants) {
             self.disarm();
-            return Ok(Armed::Ready);
+            return Armed::Ready;
         }
-        Ok(Armed::Wait)
+        Armed::Wait
     }
 
     /// The descriptor to poll for reading after [`arm`](MessagePort::arm), edge- or level-triggered. It is
@@ -391,16 +406,27 @@ impl MessagePort {
         }
     }
 
-    fn is_full_for(&self, len: usize) -> bool {
+    /// Has waits for room wait for that of a message of `len` bytes, and for none if there is some now, or
+    /// never will be.
+    fn want_room_for(&self, len: usize) {
         let cursor = self.producer.draft().cursor();
+        // One that is full remembers what it lacked.
         let place = self.producer.place(cursor, len, RECORD_ALIGN);
-        matches!(place, Err(Refused::Full))
+        if !matches!(place, Err(Refused::Full)) {
+            self.producer.want_nothing();
+        }
     }
 
     #[inline(always)]
     pub(crate) fn disarm(&self) {
         if self.armed.get() != 0 {
-            self.doorbell.signal().disarm(self.armed.replace(0));
+            self.disarm_now();
         }
+    }
+
+    #[cold]
+    fn disarm_now(&self) {
+        self.transfers.wants_place.set(false);
+        self.doorbell.signal().disarm(self.armed.replace(0));
     }
 }

@@ -25,7 +25,7 @@ use ringport::{
     MessagePort, NewError, connect, connect_with,
 };
 
-roles! { accepts_without_descriptors, connects_without_descriptors }
+roles! { accepts_without_descriptors, accepts_without_memory, connects_without_descriptors }
 
 #[test]
 fn nobody_listens_where_there_is_no_listener() {
@@ -350,6 +350,58 @@ fn accepts_without_descriptors() {
         assert!(spare > 0 || shortages == 3, "{shortages}");
     }
     assert!(shortages < 36, "there was never enough");
+}
+
+#[test]
+fn s57_a_client_that_is_too_large_for_the_memory_keeps_nobody_out() {
+    let _quiet = common::descriptors();
+    let status = common::command("accepts_without_memory").status();
+    assert!(status.unwrap().success());
+}
+
+fn accepts_without_memory() {
+    let place = Place::new();
+    let listener = Listener::bind(place.join("here")).unwrap();
+    let large = ChannelOptions::new().capacity(64 << 20);
+    let (large, thread) = connecting_with(listener.path(), ConnectOptions::new().channel(large));
+    // It has its memory, and its hello is sent.
+    assert!(readable(&listener, PATIENCE));
+    common::until_asleep(std::process::id(), thread);
+    let (small, thread) = connecting(listener.path());
+    common::until_asleep(std::process::id(), thread);
+    let most = libc::rlimit {
+        rlim_cur: address_space() + (60 << 20),
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: `most` is a valid rlimit for the length of the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &most) }, 0);
+
+    let (accepted, _) = accept(&listener);
+    assert_entangled(&accepted, &small.join().unwrap().unwrap());
+    // For the large one there is not enough, and it is hung up when its time is over.
+    let start = Instant::now();
+    while !large.is_finished() {
+        assert!(start.elapsed() < AT_ONCE, "it is kept for ever");
+        match listener.try_accept() {
+            Ok(None) => {}
+            Err(AcceptError::System { source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(libc::ENOMEM), "{source}");
+            }
+            other => panic!("wanted a shortage, got {other:?}"),
+        }
+    }
+    assert!(matches!(
+        large.join().unwrap(),
+        Err(ConnectError::Refused { .. })
+    ));
+    assert!(listener.try_accept().unwrap().is_none());
+}
+
+/// Bytes of address space that this process uses.
+fn address_space() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    pages * 4096
 }
 
 #[test]

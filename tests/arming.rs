@@ -49,6 +49,52 @@ fn s17_an_armed_port_becomes_readable_with_a_message() {
 }
 
 #[test]
+fn s11_an_armed_port_becomes_readable_when_ports_can_be_posted() {
+    let _quiet = common::descriptors();
+    let (port1, port2) = channel();
+    let post = |port: &MessagePort| port.try_post_bytes_with(b"", [channel().1]).is_ok();
+    assert_eq!(port1.arm(Interest::Transfer(0)).unwrap(), Armed::Ready);
+    while post(&port1) {}
+    for interest in [Interest::Transfer(0), Interest::MessageOrTransfer(0)] {
+        for round in 0..20 {
+            // There is room for other messages.
+            assert_eq!(port1.arm(Interest::Room(0)).unwrap(), Armed::Ready);
+            arm_and_wait(&port1, interest);
+            port1.try_post_bytes(b"plain").unwrap();
+            arm_and_wait(&port1, interest);
+            assert_eq!(port2.recv().unwrap().port_count(), 1);
+            assert!(readable(&port1, common::AT_ONCE), "round {round}");
+            assert_eq!(port1.arm(interest).unwrap(), Armed::Ready);
+            assert!(post(&port1));
+            assert!(!post(&port1));
+        }
+        // The oldest ones again, in front of the plain messages.
+        while port2.try_recv().unwrap().is_some() {}
+        while post(&port1) {}
+    }
+    arm_and_wait(&port1, Interest::MessageOrTransfer(0));
+    port2.post_bytes(b"a message").unwrap();
+    assert!(readable(&port1, common::AT_ONCE));
+    assert_eq!(now(&port1), b"a message");
+}
+
+#[test]
+fn s11_room_counts_for_a_transfer_too() {
+    let _quiet = common::descriptors();
+    let (port1, port2) = channel_of(4096);
+    let large = vec![7; 1500];
+    while port1.try_post_bytes(&large).is_ok() {}
+    arm_and_wait(&port1, Interest::Transfer(large.len()));
+    while port2.try_recv().unwrap().is_some() {}
+    assert!(readable(&port1, common::AT_ONCE));
+    assert_eq!(
+        port1.arm(Interest::Transfer(large.len())).unwrap(),
+        Armed::Ready
+    );
+    port1.try_post_bytes_with(&large, [channel().1]).unwrap();
+}
+
+#[test]
 fn s17_a_message_there_already_is_ready_at_once() {
     let _quiet = common::descriptors();
     let (port1, port2) = channel();

@@ -20,7 +20,12 @@ fn s63_a_slot_over_a_fork_is_the_parents() {
         slot.write(&sample_of(1, 64));
         let before = spy.look();
         let Some(child) = fork() else {
-            leave(move || if commit { slot.commit() } else { drop(slot) })
+            leave(move || {
+                // The bytes are the parent's too.
+                slot.write(b"WRONG");
+                assert!(slot.as_mut_slice().is_none());
+                if commit { slot.commit() } else { drop(slot) }
+            })
         };
         child.ends_well();
         spy.assert_as(&before);

@@ -169,7 +169,8 @@ impl fmt::Display for ImportFault {
             ),
             ImportFault::Seals { found } => write!(
                 f,
-                "the segment has the seals {found:#x}; it needs SEAL, SHRINK and GROW (0x7) and must not have WRITE or FUTURE_WRITE (0x18)"
+                "the segment has the seals {found:#x}; it needs SEAL, SHRINK and GROW (0x7) \
+                 and must not have WRITE or FUTURE_WRITE (0x18)"
             ),
             ImportFault::Length { found, expected } => {
                 write!(f, "the segment is {found} bytes long, not {expected}")
@@ -181,12 +182,14 @@ impl fmt::Display for ImportFault {
             ),
             ImportFault::Version { needed, found } => write!(
                 f,
-                "the segment has layout version {found} and needs a reader of version {needed} or later; this is version {}",
+                "the segment has layout version {found} and needs a reader of version {needed} or later; \
+                 this is version {}",
                 crate::ring::layout::VERSION
             ),
             ImportFault::Features { found, expected } => write!(
                 f,
-                "the segment has the feature bits {found:#x}, this program {expected:#x} (archives of another endianness, alignment or pointer width)"
+                "the segment has the feature bits {found:#x}, this program {expected:#x} \
+                 (archives of another endianness, alignment or pointer width)"
             ),
             ImportFault::Capacity { found } => write!(
                 f,
@@ -200,7 +203,8 @@ impl fmt::Display for ImportFault {
                 capacity,
             } => write!(
                 f,
-                "positions {read} (read) and {write} (write) cannot be in a ring of {capacity} bytes: both must be 8 modulo 16, the second 0 to {capacity} after the first"
+                "positions {read} (read) and {write} (write) cannot be in a ring of {capacity} bytes: \
+                 both must be 8 modulo 16, the second 0 to {capacity} after the first"
             ),
             ImportFault::NotADoorbell { found } => {
                 write!(

@@ -132,6 +132,13 @@ pub enum ConnectError {
         /// This user's id.
         user: u32,
     },
+    /// Whoever listens at a name is not this user, by the kernel's word.
+    OtherUser {
+        /// The socket's path.
+        path: PathBuf,
+        /// The id of the user who listens.
+        user: u32,
+    },
     /// Whoever listens does not allow rings of this capacity.
     Capacity {
         /// The largest capacity it allows, in bytes.
@@ -199,6 +206,11 @@ impl fmt::Display for ConnectError {
                 "whoever listens at {} does not allow user {user}",
                 path.display()
             ),
+            ConnectError::OtherUser { path, user } => write!(
+                f,
+                "whoever listens at {} is user {user}; a name leads to this user only",
+                path.display()
+            ),
             ConnectError::Capacity { largest, asked } => write!(
                 f,
                 "rings of {asked} bytes are too large for whoever listens, {largest} is the most"
@@ -262,7 +274,7 @@ macro_rules! from_address_fault {
 
 from_address_fault!(BindError, ConnectError);
 
-/// Accepting failed. No client is lost by it: who waited to be accepted still does.
+/// Accepting failed. Clients wait on: those that the kernel holds as long as they like, the others a second.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AcceptError {
@@ -300,7 +312,8 @@ impl Error for AcceptError {
 fn bad_name(f: &mut fmt::Formatter<'_>, name: &Path) -> fmt::Result {
     write!(
         f,
-        "{name:?} is no name for a listener: it must not be empty, \".\" or \"..\", contain NUL, or end in \".lock\""
+        "{name:?} is no name for a listener: it must not be empty, \".\" or \"..\", contain NUL, \
+         or end in \".lock\""
     )
 }
 

@@ -103,7 +103,7 @@ impl fmt::Display for PostError {
             ),
             PostError::TransfersFull { waiting, max } => write!(
                 f,
-                "{waiting} messages with ports wait to be received, {max} is the most"
+                "no more messages with ports can be sent now: {waiting} wait to be received, of at most {max}"
             ),
             PostError::TooManyInFlight { source } => write!(
                 f,

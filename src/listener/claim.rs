@@ -119,13 +119,30 @@ impl Claim {
         self.socket = identity(&self.path);
         if for_others {
             // Who of them may connect is asked of the kernel.
-            fs::set_permissions(&self.path, Permissions::from_mode(0o666))
+            self.open_to_all()
                 .map_err(|error| self.failed("chmod", error))?;
         }
         let backlog =
             Backlog::new(i32::from(backlog).min(libc::SOMAXCONN)).unwrap_or(Backlog::MAXCONN);
         listen(&socket, backlog).map_err(|errno| self.failed("listen", errno))?;
         Ok(socket)
+    }
+}
+
+impl Claim {
+    /// Lets every user connect who can get at the path. What lies there is held on to first, so that nobody
+    /// can have the mode of something else changed.
+    fn open_to_all(&self) -> io::Result<()> {
+        let socket = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+            .open(&self.path)?;
+        if !socket.metadata()?.file_type().is_socket() {
+            return Err(Errno::ENOTSOCK.into());
+        }
+        // `fchmod` refuses such a descriptor.
+        let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        fs::set_permissions(path, Permissions::from_mode(0o666))
     }
 }
 

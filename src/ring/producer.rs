@@ -291,6 +291,12 @@ impl Producer {
         self.make_room(self.wanted.get()) != Err(Refused::Full)
     }
 
+    /// There is room for what was refused last, or nobody wants it any more.
+    pub(crate) fn want_nothing(&self) {
+        self.wanted
+            .set(self.write.get().wrapping_sub(RECORD_HEADER as u64));
+    }
+
     /// Whether, besides, a quarter of the ring is free: room for the posts after that one as well.
     pub(crate) fn has_much_room(&self) -> bool {
         self.has_room() && self.free_from(self.write.get()) >= self.ring.capacity() as i64 / 4

@@ -56,6 +56,8 @@ impl MessagePort {
         match self.map_ports(record, sequence) {
             Ok(ports) if self.doorbell.take_descriptors(sequence) => {
                 self.transfers.count_taken();
+                let broken = ports.iter().filter(|port| port.ended_here());
+                broken.for_each(|port| port.doorbell.hang_up());
                 add(&self.counts.ports_received, ports.len() as u64);
                 Ok(ports)
             }

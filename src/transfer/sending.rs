@@ -184,6 +184,7 @@ impl MessagePort {
             Lack::Room => self.wait(state::WANTS_ROOM, deadline),
             Lack::Place => {
                 self.transfers.wants_place.set(true);
+                self.producer.want_nothing();
                 let woken = self.wait(state::WANTS_ROOM, deadline);
                 self.transfers.wants_place.set(false);
                 woken
