@@ -305,7 +305,11 @@ impl Producer {
     /// Bytes free as last seen, and bytes that the last refused post needed.
     pub(crate) fn shortage(&self) -> (usize, usize) {
         let free = self.free_from(self.write.get()).max(0) as usize;
-        let needed = self.wanted.get().wrapping_sub(self.write.get()) as usize + RECORD_HEADER;
+        let needed = self
+            .wanted
+            .get()
+            .wrapping_add(RECORD_HEADER as u64)
+            .wrapping_sub(self.write.get()) as usize;
         (free, needed)
     }
 
