@@ -18,7 +18,9 @@ roles! {
     answer_fenced,
     answer_without_membarrier,
     answer_losing_membarrier,
-    swallow
+    swallow,
+    unpack,
+    keep_up
 }
 
 /// Sleeps of each kind in the short form.
@@ -285,4 +287,87 @@ fn swallow() {
         count += 1;
     }
     port.post_bytes(&count.to_le_bytes()).unwrap();
+}
+
+/// A descriptor byte goes before the message that it belongs to, and wakes a sleeper who finds nothing yet.
+#[test]
+fn s52_no_wake_up_is_lost_where_ports_travel() {
+    let rounds = sleeps_wanted() / 10;
+    let _quiet = common::descriptors();
+    let mut worker = common::worker("unpack");
+    let port = worker.port();
+    port.set_wait_strategy(WaitStrategy::Block);
+    let mut delays = Delays(0x9e37_79b9_7f4a_7c15);
+    let (near, mut far) = common::channel();
+    for round in 0..rounds {
+        delays.next();
+        near.try_post_bytes(&round.to_le_bytes()).unwrap();
+        port.post_bytes_with(&round.to_le_bytes(), [far]).unwrap();
+        let Some(event) = port.recv_timeout(PATIENCE).unwrap() else {
+            panic!("a wake-up was lost in round {round}: {port:?}");
+        };
+        assert_eq!(event.bytes(), round.to_le_bytes());
+        far = event.take_ports().pop().unwrap();
+    }
+    port.close();
+    assert!(worker.wait().unwrap().success());
+}
+
+fn unpack() {
+    let boss = common::parent();
+    boss.set_wait_strategy(WaitStrategy::Block);
+    let mut delays = Delays(0xbf58_476d_1ce4_e5b9);
+    for event in boss.iter() {
+        let port = event.take_ports().pop().unwrap();
+        assert_eq!(common::now(&port), event.bytes());
+        delays.next();
+        boss.post_bytes_with(event.bytes(), [port]).unwrap();
+    }
+}
+
+/// Sixty-four messages with ports wait, and the poster sleeps until one of them is taken.
+#[test]
+fn s11_no_wake_up_is_lost_by_posters_that_wait_to_send_ports() {
+    let rounds = sleeps_wanted() / 10;
+    let _quiet = common::descriptors();
+    let mut worker = common::worker("keep_up");
+    let port = worker.port();
+    port.set_wait_strategy(WaitStrategy::Block);
+    let (lent, kept) = common::channel();
+    let handle = lent.into_handle();
+    for round in 0..rounds {
+        let copy = ringport::PortHandle {
+            segment: handle.segment.try_clone().unwrap(),
+            doorbell: handle.doorbell.try_clone().unwrap(),
+        };
+        let copy = MessagePort::from_handle(copy).unwrap();
+        // Making a channel for each would take most of the time; nobody uses these.
+        let posted = port.post_bytes_with_timeout(&round.to_le_bytes(), [copy], PATIENCE);
+        posted.unwrap_or_else(|error| panic!("a wake-up was lost in round {round}: {error}"));
+    }
+    assert_eq!(next(port), rounds);
+    println!("{rounds} posts with ports: {} sleeps", port.stats().sleeps);
+    assert!(port.stats().room_waits > 0, "nobody had to wait");
+    drop((handle, kept));
+    port.close();
+    assert!(worker.wait().unwrap().success());
+}
+
+fn keep_up() {
+    let boss = common::parent();
+    boss.set_wait_strategy(WaitStrategy::Block);
+    let mut delays = Delays(0x94d0_49bb_1331_11eb);
+    let (mut expected, rounds) = (0u64, sleeps_wanted() / 10);
+    while expected < rounds {
+        let event = boss.recv_timeout(PATIENCE).unwrap().expect("a message");
+        assert_eq!(event.bytes(), expected.to_le_bytes());
+        // Given up as a handle, so that the port that is lent again and again is not closed.
+        for port in event.take_ports() {
+            drop(port.into_handle());
+        }
+        expected += 1;
+        delays.next();
+    }
+    boss.post_bytes(&expected.to_le_bytes()).unwrap();
+    assert!(boss.recv().is_err());
 }
