@@ -55,7 +55,16 @@ pub(crate) fn resolve(address: &Path, make: bool) -> Result<PathBuf, AddressFaul
         let directory = directory();
         let path = directory.join(address);
         check_len(&path)?;
-        prepare(&directory, make)?;
+        prepare(&directory, make).map_err(|fault| match fault {
+            // Nobody can be found in a directory that is not there: what is missing is the name.
+            AddressFault::System { call, source, .. }
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                let path = path.clone();
+                AddressFault::System { call, path, source }
+            }
+            fault => fault,
+        })?;
         path
     };
     check_len(&path)?;

@@ -70,7 +70,7 @@ impl Client {
         if options.allows(client.credentials.user_id) {
             return Some(client);
         }
-        client.answer(Answer::NotAllowed);
+        client.refuse(Answer::NotAllowed);
         client.dismiss();
         None
     }
@@ -84,7 +84,7 @@ impl Client {
             Err(Refusal::Shortage(error)) => Err(error),
             Err(Refusal::Silent) => Ok(Outcome::Gone),
             Err(Refusal::Answer(answer)) => {
-                self.answer(answer);
+                self.refuse(answer);
                 Ok(Outcome::Gone)
             }
         }
@@ -138,6 +138,13 @@ impl Client {
             }
             _ => Err(Refusal::Answer(Answer::Unusable)),
         }
+    }
+
+    /// Says what was wrong. What the client has sent goes first: should its own end be in it, the answer would
+    /// be discarded too.
+    fn refuse(&self, answer: Answer) {
+        descriptors::discard(self.socket.as_fd());
+        self.answer(answer);
     }
 
     /// Hangs up.
