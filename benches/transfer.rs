@@ -47,7 +47,12 @@ fn time_against(against: &'static str, name: &'static str, target: Option<f64>) 
 }
 
 fn contest(names: &[&'static str], cycle: &[&'static str], rows: &[Row], options: &Options) {
-    let pairs = names.iter().map(|name| Pair::start(name));
+    // When a Unix socket is closed while others are under way, a worker of the kernel's looks for cycles among
+    // these, on some CPU. That is part of what such a transfer costs, a twentieth of the time here.
+    let pairs = names.iter().map(|name| match Pair::start(name) {
+        pair if name.starts_with("transfer") || name.starts_with("queue") => pair.tolerating(0.1),
+        pair => pair,
+    });
     let mut contest = Contest::new(pairs.collect());
     contest.run(cycle, options);
     contest.report(rows);

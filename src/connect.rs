@@ -6,7 +6,7 @@ use crate::error::{ConnectError, NewError, SystemError};
 use crate::fork::Home;
 use crate::handshake::{self, ANSWER_LEN, Answer};
 use crate::segment::Segment;
-use crate::socket::{inode_of, set_option, show_all, wait_for};
+use crate::socket::{inode_of, keep_in_line, set_option, wait_for};
 use crate::{MessagePort, descriptors};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -138,7 +138,7 @@ impl Attempt<'_> {
             None,
         )
         .map_err(|errno| self.failed("socket", errno))?;
-        show_all(&socket);
+        keep_in_line(&socket);
         Ok(socket)
     }
 

@@ -114,6 +114,9 @@ pub(crate) fn discard(socket: BorrowedFd<'_>) {
     const BOUND: usize = 1 << 17;
     /// With as many copies open, so that other threads do not run out of descriptors, no deeper.
     const MOST_OPEN: usize = 2 * MOST;
+    if unread(socket) == 0 {
+        return;
+    }
     show_all(&socket);
     // What came with one message is gone through before the next is looked at, so that few copies are open at
     // a time, and without recursion.

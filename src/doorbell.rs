@@ -75,8 +75,8 @@ impl Doorbell {
             SockFlag::SOCK_CLOEXEC,
         )
         .map_err(|errno| SystemError::new("socketpair", errno))?;
-        socket::show_all(&pair.0);
-        socket::show_all(&pair.1);
+        socket::keep_in_line(&pair.0);
+        socket::keep_in_line(&pair.1);
         Ok(pair)
     }
 
@@ -109,21 +109,38 @@ impl Doorbell {
 
     /// Wakes whoever sleeps at the other end.
     pub(crate) fn ring(&self) -> Rung {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let mut widened = false;
         loop {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
             return match send(self.raw(), &[RING], flags) {
                 Ok(_) => Rung::Yes,
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Rung::HungUp,
-                Err(Errno::EAGAIN) => Rung::Full,
+                Err(Errno::EAGAIN) if widened => Rung::Full,
+                Err(Errno::EAGAIN) => {
+                    // A former holder may have made the socket narrow.
+                    self.widen();
+                    widened = true;
+                    continue;
+                }
                 Err(_) => Rung::Again,
             };
         }
     }
 
+    /// Makes room in the socket for more rings and descriptors than are ever unread; the kernel counts some
+    /// hundred bytes for each.
+    fn widen(&self) {
+        socket::set_option(&*self.socket, libc::SO_SNDBUF, &(128 << 10));
+    }
+
     /// Reads all rings that wait, up to a descriptor byte, and says whether the peer is still there.
     pub(crate) fn drain(&self) -> Line {
-        match self.read_rings() {
+        let front = self.read_rings();
+        let clogged =
+            front == Front::Descriptors && descriptors::unread(self.socket.as_fd()) > CLOGGED;
+        self.clogged.set(clogged);
+        match front {
             Front::Nothing => Line::Quiet,
             // A hang-up would show behind them only.
             Front::Descriptors => self.look(),
@@ -134,14 +151,20 @@ impl Doorbell {
 
     fn read_rings(&self) -> Front {
         self.drain_in.set(SLEEPS_A_DRAIN);
-        let front = drain_by(
+        let front = self.read_rings_once();
+        if front != Front::Corrupt {
+            return front;
+        }
+        // What a former holder has asked for looks like descriptors.
+        socket::ask_for_nothing(&self.socket);
+        self.read_rings_once()
+    }
+
+    fn read_rings_once(&self) -> Front {
+        drain_by(
             |bytes| descriptors::peek_bytes(self.socket.as_fd(), bytes),
             |bytes| descriptors::read_past(self.socket.as_fd(), bytes).map(|(len, _)| len),
-        );
-        let clogged =
-            front == Front::Descriptors && descriptors::unread(self.socket.as_fd()) > CLOGGED;
-        self.clogged.set(clogged);
-        front
+        )
     }
 
     /// Whether so many rings lie unread behind a descriptor byte that no more may be asked for: a peer of
@@ -157,23 +180,35 @@ impl Doorbell {
         descriptors: &[RawFd],
     ) -> Result<(), Errno> {
         let byte = [descriptor_byte(sequence)];
-        descriptors::send(self.socket.as_fd(), &byte, descriptors).map(|_| ())
+        let send = || descriptors::send(self.socket.as_fd(), &byte, descriptors).map(|_| ());
+        match send() {
+            Err(Errno::EAGAIN) => {
+                self.widen();
+                send()
+            }
+            result => result,
+        }
     }
 
-    /// Copies of the descriptors of number `sequence`, which must be at the front once rings are drained;
-    /// they stay there. `None` if they are not.
+    /// Copies of the descriptors of number `sequence`, which must be at the front once rings are read; they
+    /// stay there. `None` if they are not.
     pub(crate) fn peek_descriptors(&self, sequence: u32) -> Result<Option<Peeked>, Errno> {
-        if self.read_rings() != Front::Descriptors {
-            return Ok(None);
-        }
-        let mut byte = [0];
-        match descriptors::peek(self.socket.as_fd(), &mut byte) {
-            Ok(peeked) if peeked.len == 1 && byte[0] == descriptor_byte(sequence) => {
-                Ok(Some(peeked))
+        // Mostly there are no rings, so they are read only when one is seen.
+        for rings_are_read in [false, true] {
+            let mut byte = [0];
+            let peeked = match descriptors::peek(self.socket.as_fd(), &mut byte) {
+                Ok(peeked) => peeked,
+                Err(Errno::EAGAIN | Errno::ECONNRESET) => break,
+                Err(errno) => return Err(errno),
+            };
+            if peeked.len == 1 && byte[0] == descriptor_byte(sequence) {
+                return Ok(Some(peeked));
             }
-            Ok(_) => Ok(None),
-            Err(errno) => Err(errno),
+            if rings_are_read || self.read_rings() != Front::Descriptors {
+                break;
+            }
         }
+        Ok(None)
     }
 
     /// Takes the descriptors of number `sequence` off the queue: they were peeked at. Says whether that is
@@ -184,9 +219,9 @@ impl Doorbell {
             && byte[0] == descriptor_byte(sequence)
     }
 
-    /// Undoes what a former holder may have set on the socket, also after it was handed on.
-    pub(crate) fn reset_options(&self) {
-        socket::reset_options(&self.socket);
+    /// Undoes what a former holder may have set on the socket after it was handed on.
+    pub(crate) fn ask_for_nothing(&self) {
+        socket::ask_for_nothing(&self.socket);
     }
 
     /// Waits until the socket takes more, or the peer is gone; `false` if the time was over before.

@@ -13,6 +13,7 @@ use crate::ring::layout::{
     ENDPOINTS, Endpoint, FIRST_POSITION, HEADER_LEN, Header, MAGIC, RINGS, VERSION,
 };
 use crate::ring::{Memory, Shared};
+use crate::sync::{AtomicU64, Ordering};
 use core::ptr::NonNull;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
@@ -57,6 +58,7 @@ impl Segment {
         if options.prefault {
             commit(&file, bytes).map_err(|errno| no_memory(errno.into()))?;
         }
+        // A call, and not a store through the map, so that a lack of memory is an error and no SIGBUS.
         file.write_all_at(&header.to_bytes(), 0)
             .map_err(no_memory)?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
@@ -239,22 +241,15 @@ fn check(file: &OwnedFd) -> Result<Header, ImportFault> {
         }
         Err(errno) => return Err(SystemError::new("fcntl(F_GET_SEALS)", errno).into()),
     };
-    let file_system = nix::sys::statfs::fstatfs(file)
-        .map_err(|errno| SystemError::new("fstatfs", errno))?
-        .filesystem_type();
-    if file_system != nix::sys::statfs::TMPFS_MAGIC {
-        return Err(ImportFault::NotASegment {
-            file_system: Some(file_system.0),
-        });
-    }
     const NEEDED: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
     const FORBIDDEN: i32 = libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE;
     if seals & NEEDED != NEEDED || seals & FORBIDDEN != 0 {
         return Err(ImportFault::Seals { found: seals });
     }
-    let found = nix::sys::stat::fstat(file.as_fd())
-        .map_err(|errno| SystemError::new("fstat", errno))?
-        .st_size as u64;
+    let stat =
+        nix::sys::stat::fstat(file.as_fd()).map_err(|errno| SystemError::new("fstat", errno))?;
+    check_file_system(file, stat.st_dev)?;
+    let found = stat.st_size as u64;
     let mut bytes = [0; HEADER_LEN];
     if found < SHORTEST {
         return Err(ImportFault::Length {
@@ -273,6 +268,26 @@ fn check(file: &OwnedFd) -> Result<Header, ImportFault> {
     let header = Header::from_bytes(&bytes);
     check_header(&header, found)?;
     Ok(header)
+}
+
+/// Checks that a file that can be sealed is in memory, and not on hugetlbfs.
+fn check_file_system(file: &OwnedFd, device: libc::dev_t) -> Result<(), ImportFault> {
+    /// The device of the kernel's one file system for such files, once it is known: it is never unmounted.
+    static MEMORY: AtomicU64 = AtomicU64::new(0);
+    // Relaxed, because the number stands for nothing but itself.
+    if MEMORY.load(Ordering::Relaxed) == device {
+        return Ok(());
+    }
+    let file_system = nix::sys::statfs::fstatfs(file)
+        .map_err(|errno| SystemError::new("fstatfs", errno))?
+        .filesystem_type();
+    if file_system != nix::sys::statfs::TMPFS_MAGIC {
+        return Err(ImportFault::NotASegment {
+            file_system: Some(file_system.0),
+        });
+    }
+    MEMORY.store(device, Ordering::Relaxed);
+    Ok(())
 }
 
 fn check_header(header: &Header, found_len: u64) -> Result<(), ImportFault> {

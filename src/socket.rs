@@ -33,34 +33,32 @@ pub(crate) fn check_socket(socket: &OwnedFd) -> Result<(), ImportFault> {
         Err(Errno::ENOTCONN) => return not("a socket that is not connected"),
         Err(errno) => return Err(SystemError::new("getpeername", errno).into()),
     }
-    reset_options(socket);
+    show_all(socket);
+    // Who clears it gets no descriptors any more. Linux 6.16; older kernels refuse it, and know no such state.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    set_option(socket, SO_PASSRIGHTS, &1);
     Ok(())
 }
 
-pub(crate) fn reset_options(socket: &OwnedFd) {
-    // Newer than the oldest kernel supported, which refuses them: nobody can have set them there.
+/// Takes back what a former holder asked for that comes beside descriptors. It does no harm but to look as if
+/// there were some, or to leave no room for them.
+pub(crate) fn ask_for_nothing(socket: &OwnedFd) {
+    // Linux 6.5; older kernels refuse it.
     const SO_PASSPIDFD: libc::c_int = 76;
-    const SO_PASSRIGHTS: libc::c_int = 83;
-    let zero_time = libc::timeval {
-        tv_sec: 0,
-        tv_usec: 0,
-    };
-    show_all(socket);
-    set_option(socket, libc::SO_PASSCRED, &0);
-    set_option(socket, libc::SO_RCVTIMEO, &zero_time);
-    set_option(socket, libc::SO_SNDTIMEO, &zero_time);
-    // Room for more rings than are ever unread; the kernel counts some hundred bytes for each.
-    set_option(socket, libc::SO_SNDBUF, &(128 << 10));
-    set_option(socket, libc::SO_PASSSEC, &0);
-    set_option(socket, SO_PASSPIDFD, &0);
-    // Who clears it gets no descriptors any more.
-    set_option(socket, SO_PASSRIGHTS, &1);
+    for option in [libc::SO_PASSCRED, libc::SO_PASSSEC, SO_PASSPIDFD] {
+        set_option(socket, option, &0);
+    }
 }
 
 /// Has a look begin at the front of the queue, and an out-of-band byte stand there like any other: nobody
 /// sends one in good faith, and out of line it could bring descriptors past every look.
 pub(crate) fn show_all(socket: &impl AsRawFd) {
     set_option(socket, libc::SO_PEEK_OFF, &-1);
+    keep_in_line(socket);
+}
+
+/// The same for a socket on which nobody can have set anything.
+pub(crate) fn keep_in_line(socket: &impl AsRawFd) {
     set_option(socket, libc::SO_OOBINLINE, &1);
 }
 

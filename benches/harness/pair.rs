@@ -12,8 +12,8 @@ use super::{CPUS, Order, command, cpus};
 pub struct Slice {
     /// Nanoseconds a unit.
     pub each: f64,
-    /// Whether somebody else had one of the two CPUs for more than a fiftieth of the slice. A
-    /// spinning pair then measures the scheduler.
+    /// Whether somebody else had one of the two CPUs for more than a fiftieth of the slice, or what the pair
+    /// tolerates. A spinning pair then measures the scheduler.
     pub disturbed: bool,
     /// What the lead has to say.
     pub note: String,
@@ -26,6 +26,7 @@ pub struct Pair {
     orders: ChildStdin,
     replies: BufReader<ChildStdout>,
     units: u64,
+    tolerance: f64,
 }
 
 impl Pair {
@@ -54,7 +55,13 @@ impl Pair {
             orders,
             replies,
             units: 1000,
+            tolerance: 1.0 / 50.0,
         }
+    }
+
+    /// Counts a slice also if others had a CPU for such a part of it.
+    pub fn tolerating(self, tolerance: f64) -> Self {
+        Pair { tolerance, ..self }
     }
 
     /// What the pair is called here.
@@ -89,7 +96,7 @@ impl Pair {
         self.units = ((units as f64 * correction) as u64).max(100);
         Slice {
             each: taken / units as f64,
-            disturbed: waited > taken / 50.0,
+            disturbed: waited > taken * self.tolerance,
             note: next().into(),
         }
     }

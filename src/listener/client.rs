@@ -6,7 +6,7 @@ use crate::error::{ImportFault, SystemError};
 use crate::fork::Home;
 use crate::handshake::{self, Answer, HELLO_LEN};
 use crate::segment::Segment;
-use crate::socket::show_all;
+use crate::socket::keep_in_line;
 use crate::{MessagePort, descriptors};
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -56,7 +56,7 @@ impl From<ImportFault> for Refusal {
 impl Client {
     /// Asks the kernel who it is, before anything it says is looked at. Who is not allowed is told so.
     pub(super) fn admit(socket: OwnedFd, options: &ListenerOptions) -> Option<Client> {
-        show_all(&socket);
+        keep_in_line(&socket);
         let found = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
         let client = Client {
             socket,

@@ -128,7 +128,7 @@ impl MessagePort {
             }
             if !last {
                 // A former holder may have asked for more than there is room for beside them.
-                self.doorbell.reset_options();
+                self.doorbell.ask_for_nothing();
             }
         }
         let error = SystemError::new("recvmsg(SCM_RIGHTS)", Errno::EMFILE);
