@@ -153,10 +153,17 @@ pub struct MessageEvent<'p> {
 
 impl<'p> MessageEvent<'p> {
     #[inline(always)]
-    pub(crate) fn copied(port: &'p MessagePort, buffer: Box<Buffer>) -> MessageEvent<'p> {
+    pub(crate) fn copied(
+        port: &'p MessagePort,
+        buffer: Box<Buffer>,
+        len: usize,
+    ) -> MessageEvent<'p> {
+        debug_assert_eq!(buffer.len(), len);
         MessageEvent {
             port,
-            bytes: NonNull::from(&**buffer),
+            // Not from the buffer, whose length was stored just now: the processor cannot forward it into a
+            // load of pointer and length at once, and waits.
+            bytes: NonNull::slice_from_raw_parts(buffer.start(), len),
             buffer: Some(buffer),
             position: 0,
         }

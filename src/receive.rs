@@ -183,7 +183,7 @@ impl MessagePort {
         }
         self.consumer.take(record);
         self.received(record);
-        MessageEvent::copied(self, buffer)
+        MessageEvent::copied(self, buffer, record.len)
     }
 
     /// Shows a record in place.
