@@ -73,6 +73,17 @@ impl MessagePort {
     /// assert_eq!(port.recv()?.bytes(), b"still entangled");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// Who has sent a port cannot use it any more:
+    ///
+    /// ```compile_fail,E0382
+    /// # use ringport::MessageChannel;
+    /// # let carrier = MessageChannel::new()?;
+    /// # let gift = MessageChannel::new()?;
+    /// carrier.port1.post_message_with(&"take this".to_string(), [gift.port2])?;
+    /// gift.port2.post_bytes(b"one more thing")?; // error: use of moved value
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn post_message_with<T: Message>(
         &self,
         value: &T,
