@@ -366,7 +366,7 @@ fn loom_publishing_before_zeroing_is_noticed() {
     must_fail(|| {
         let (poster, taker) = channel(CAPACITY, 8);
         // What an earlier lap left where the second header will stand: it looks like a message.
-        let stale = super::layout::message_header(8, 0, 0);
+        let stale = super::layout::message_header(8, 0, 0, 0);
         taker.memory.word(24).store(stale, Ordering::Relaxed);
         let posting = thread::spawn(move || {
             let memory = poster.producer.memory();
@@ -388,7 +388,7 @@ fn loom_publishing_without_release_is_noticed() {
         let posting = thread::spawn(move || {
             let memory = poster.producer.memory();
             memory.write(16, &7u64.to_ne_bytes());
-            let header = super::layout::message_header(8, 0, 0);
+            let header = super::layout::message_header(8, 0, 0, 0);
             memory.word(8).store(header, Ordering::Relaxed);
         });
         if let Some(words) = taker.take() {
