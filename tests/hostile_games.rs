@@ -263,11 +263,9 @@ fn s57_a_victim_in_another_process() {
         drop(forger);
         assert!(sent.iter().all(is_told));
     }
-    let [open, corrupt, ..] = tally;
-    assert!(
-        open > 0 && corrupt > rounds(100),
-        "one-sided games: {tally:?}"
-    );
+    // How many end before the forger has done anything is the scheduler's business; most do not.
+    let [_, corrupt, ..] = tally;
+    assert!(corrupt > rounds(100), "one-sided games: {tally:?}");
     drop(control);
     common::end_well(child);
 }
