@@ -1,15 +1,15 @@
 //! What does it cost to move a port to another process, and does it matter how much waits in it? Is a
-//! port that has moved through five processes as fast as one that never moved? What does a channel
-//! cost? Bars: `transfer` against the four system calls that moving takes, `hops` against a port that
-//! never moved, `create` against the system calls that a channel takes.
+//! port that has moved through five processes as fast as one that never moved? Bars: `transfer` against the
+//! four system calls that moving takes, `hops` against a port that never moved.
 
 mod harness;
 
-use harness::calls;
-use harness::clock::{self, Clock, Nobody, Waiting};
+use harness::clock::{self, Clock};
 use harness::handover::{self, Turns};
+use harness::ports::Port;
 use harness::relay::{self, Relay};
-use harness::{Contest, Measure, Options, Pair, Peer, Role, Row, line, payload};
+use harness::work::{self, answer};
+use harness::{Contest, Options, Pair, Role, Row, Waiting, line, payload};
 use ringport::{
     ChannelOptions, MessageChannel, MessageEvent, MessagePort, PostError, WaitStrategy,
 };
@@ -24,44 +24,42 @@ const QUEUE: usize = 1 << 20;
 const WAITING: usize = 1024;
 
 fn main() {
-    match harness::role() {
+    match harness::role("transfer") {
         None => {}
         Some(Role::Coordinator(options)) => {
-            moving(&options);
-            queues(&options);
-            hops(&options);
-            creating(&options);
+            harness::run(
+                &[("moving", moving), ("queues", queues), ("hops", hops)],
+                &options,
+            );
         }
         Some(Role::Lead(name)) => lead(&name),
         Some(Role::Peer(name)) => peer(&name),
     }
 }
 
-fn time_against(against: &'static str, name: &'static str, target: Option<f64>) -> Row {
-    Row {
-        name,
-        against,
-        measure: Measure::Time,
-        target: target.map(|target| [target; 3]),
-    }
-}
-
-fn contest(names: &[&'static str], cycle: &[&'static str], rows: &[Row], options: &Options) {
+fn contest(
+    name: &'static str,
+    names: &[&str],
+    cycle: &[&str],
+    rows: &[Row],
+    options: &Options,
+) -> Vec<String> {
     // When a Unix socket is closed while others are under way, a worker of the kernel's looks for cycles among
     // these, on some CPU. That is part of what such a transfer costs, a twentieth of the time here.
     let pairs = names.iter().map(|name| match Pair::start(name) {
         pair if name.starts_with("transfer") || name.starts_with("queue") => pair.tolerating(0.1),
         pair => pair,
     });
-    let mut contest = Contest::new(pairs.collect());
-    contest.run(cycle, options);
-    contest.report(rows);
+    Contest::new(name, pairs.collect())
+        .run(cycle, rows, options)
+        .report(options)
 }
 
 /// To move a new port and get the first reply through it, against the bare calls.
-fn moving(options: &Options) {
+fn moving(options: &Options) -> Vec<String> {
     println!("\nmove a port, first reply through it");
     contest(
+        "moving",
         &[
             "line",
             "calls",
@@ -90,21 +88,22 @@ fn moving(options: &Options) {
             "calls-asleep",
         ],
         &[
-            time_against("calls", "calls", None), // how much the floor differs from itself
-            time_against("calls", "calls-alone", None),
-            time_against("calls", "calls-polled", None),
-            time_against("calls", "by-hand", None),
-            time_against("calls", "transfer", Some(3.0)),
-            time_against("calls-asleep", "transfer-asleep", None),
+            Row::time("calls", "calls"), // how much the floor differs from itself
+            Row::time("calls-alone", "calls"),
+            Row::time("calls-polled", "calls"),
+            Row::time("by-hand", "calls"),
+            Row::time("transfer", "calls").bar(3.0),
+            Row::time("transfer-asleep", "calls-asleep"),
         ],
         options,
-    );
+    )
 }
 
 /// Whether what waits in a port makes it heavier.
-fn queues(options: &Options) {
+fn queues(options: &Options) -> Vec<String> {
     println!("\nmove a port in which nothing waits, 10 messages do, its ring of 1 MiB is full");
     contest(
+        "queues",
         &["line", "calls", "queue-empty", "queue-10", "queue-full"],
         &[
             "line",
@@ -117,52 +116,37 @@ fn queues(options: &Options) {
             "queue-empty",
         ],
         &[
-            time_against("queue-empty", "calls", None),
-            time_against("queue-empty", "queue-empty", None),
-            time_against("queue-empty", "queue-10", Some(1.1)),
-            time_against("queue-empty", "queue-full", Some(1.1)),
+            Row::time("calls", "queue-empty"),
+            Row::time("queue-empty", "queue-empty"),
+            Row::time("queue-10", "queue-empty").bar(1.1),
+            Row::time("queue-full", "queue-empty").bar(1.1),
         ],
         options,
-    );
+    )
 }
 
 /// Round trips on a port that has moved through five processes, against one that never moved.
-fn hops(options: &Options) {
+fn hops(options: &Options) -> Vec<String> {
     println!(
         "\nround trips on a port that has moved through {} processes",
         relay::HOPS
     );
     contest(
+        "hops",
         &["line", "fresh", "fresh-too", "hops"],
         &["line", "fresh", "hops", "fresh", "fresh-too"],
         &[
-            time_against("fresh", "fresh", None),
-            time_against("fresh", "fresh-too", None), // how much two that never moved differ
-            time_against("fresh", "hops", Some(1.05)),
+            Row::time("fresh", "fresh"),
+            Row::time("fresh-too", "fresh"), // how much two that never moved differ
+            Row::time("hops", "fresh").bar(1.05),
         ],
         options,
-    );
-}
-
-/// To make and drop a channel, against the bare calls, and against these with the page faults that
-/// nobody who uses the memory gets round.
-fn creating(options: &Options) {
-    println!("\nmake and drop a channel");
-    contest(
-        &["line", "bare", "bare-touched", "create"],
-        &["line", "bare", "create", "bare-touched", "create"],
-        &[
-            time_against("bare", "bare-touched", None),
-            time_against("bare", "create", Some(1.5)),
-            time_against("bare-touched", "create", None),
-        ],
-        options,
-    );
+    )
 }
 
 fn lead(name: &str) {
     match name {
-        "line" => line::run_lead(name, || (), String::new),
+        "line" => line::run_lead(name, None),
         "calls" => handover::run_lead(name, Turns::Announced),
         "calls-polled" => handover::run_lead(name, Turns::Polled),
         "by-hand" => handover::run_lead(name, Turns::ByHand),
@@ -175,17 +159,15 @@ fn lead(name: &str) {
         "queue-full" => lead_moves(name, |port| post_waiting(port, u64::MAX)),
         "fresh" | "fresh-too" => {
             let (port, mut peer) = harness::peer_with_port(name);
-            lead_rounds(&port, &mut peer);
+            work::lead_rounds::<LENGTH>(&mut spinning(port), &mut peer, Waiting::Spin, None);
             peer.finish();
         }
         "hops" => {
             let mut relay = Relay::start(name);
-            lead_rounds(&relay.port, &mut relay.last);
+            let port = relay.port.take().expect("it has come back");
+            work::lead_rounds::<LENGTH>(&mut spinning(port), &mut relay.last, Waiting::Spin, None);
             relay.finish();
         }
-        "bare" => lead_channels(|| calls::make_and_drop_channel(false)),
-        "bare-touched" => lead_channels(|| calls::make_and_drop_channel(true)),
-        "create" => lead_channels(|| drop(MessageChannel::new().expect("a channel can be made"))),
         _ => panic!("no contender is called {name}"),
     }
 }
@@ -200,14 +182,20 @@ fn peer(name: &str) {
         "transfer" => peer_transfers(WaitStrategy::Spin),
         "transfer-asleep" => peer_transfers(WaitStrategy::Block),
         "queue-empty" | "queue-10" | "queue-full" => peer_moves(),
-        "fresh" | "fresh-too" => peer_rounds(&harness::port_to_lead()),
+        "fresh" | "fresh-too" => {
+            work::peer_rounds::<LENGTH>(&mut spinning(harness::port_to_lead()))
+        }
         "hops" => {
             if let Some(port) = relay::pass_on() {
-                peer_rounds(&port);
+                work::peer_rounds::<LENGTH>(&mut spinning(port));
             }
         }
         _ => panic!("no contender called {name} has a peer"),
     }
+}
+
+fn spinning(port: MessagePort) -> Port {
+    Port::new(port, Waiting::Spin)
 }
 
 fn message(sequence: u64) -> [u8; LENGTH] {
@@ -245,11 +233,6 @@ fn take_over(carrier: &MessagePort, sequence: u64) -> MessagePort {
     let mut ports = event.take_ports();
     assert_eq!(ports.len(), 1);
     ports.remove(0)
-}
-
-/// What the reply to message `sequence` is numbered: anything but the same.
-fn answer(sequence: u64) -> u64 {
-    !sequence
 }
 
 /// A new port a unit. Timed: post it in a message of 48 bytes; over there receive that, check it, take
@@ -365,43 +348,4 @@ fn take_waiting(port: &MessagePort, count: u64) {
     }
     assert_eq!(sum, payload::expected(WAITING, 0, count));
     assert!(port.try_recv().expect("as above").is_none());
-}
-
-/// Posts a question, takes its answer.
-fn lead_rounds(port: &MessagePort, peer: &mut Peer) {
-    let mut sequence = 0;
-    harness::lead(peer, |units| {
-        for _ in 0..units {
-            post(port, sequence);
-            take(port, answer(sequence));
-            sequence += 1;
-        }
-        String::new()
-    });
-}
-
-fn peer_rounds(port: &MessagePort) {
-    let mut sequence = 0;
-    harness::peer(|units| {
-        for _ in 0..units {
-            take(port, sequence);
-            post(port, answer(sequence));
-            sequence += 1;
-        }
-    });
-}
-
-/// One process, and none beside it. A channel that was made works, which is not timed.
-fn lead_channels(make_and_drop: impl Fn()) {
-    let MessageChannel { port1, port2 } = MessageChannel::new().expect("a channel can be made");
-    let mut sequence = 0;
-    harness::lead(&mut Nobody, |units| {
-        post(&port1, sequence);
-        take(&port2, sequence);
-        sequence += 1;
-        for _ in 0..units {
-            make_and_drop();
-        }
-        String::new()
-    });
 }

@@ -116,6 +116,11 @@ impl Mapping {
         unsafe { AtomicU64::from_ptr(self.start.as_ptr().cast()) }
     }
 
+    /// Where the file's bytes are.
+    pub fn start(&self) -> *mut u8 {
+        self.start.as_ptr().cast()
+    }
+
     /// `munmap`
     pub fn unmap(self) {
         // SAFETY: exactly what `map` mapped; `self` is given up, so that no reference into it is left.

@@ -4,7 +4,7 @@
 use std::process;
 use std::time::{Duration, Instant};
 
-use super::{Order, Partner, next_order, waited};
+use super::{Order, Partner, Waiting, next_order};
 
 /// Adds up the time of some parts of the work.
 pub struct Clock(Duration);
@@ -20,15 +20,6 @@ impl Clock {
     }
 }
 
-/// What both sides do while they have to wait.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
-    /// Keep their CPU: if somebody else gets it, the slice is no good.
-    Spin,
-    /// Sleep. To stand in line for a CPU is then a part of every wake-up, and disturbs nothing.
-    Sleep,
-}
-
 /// As [`lead`](super::lead), but what counts is the time that `half` takes between its calls of
 /// [`Clock::time`]. There are not so many units in a slice here, so a quarter is warm-up enough.
 pub fn lead(partner: &mut impl Partner, waiting: Waiting, mut half: impl FnMut(u64, &mut Clock)) {
@@ -39,10 +30,7 @@ pub fn lead(partner: &mut impl Partner, waiting: Waiting, mut half: impl FnMut(u
         };
         partner.tell(order);
         half(order.warm_up, &mut Clock(Duration::ZERO));
-        let waited = || match waiting {
-            Waiting::Spin => waited(process::id()) + waited(partner.process()),
-            Waiting::Sleep => 0,
-        };
+        let waited = || waiting.waited(process::id(), partner.process());
         let waited_before = waited();
         let mut clock = Clock(Duration::ZERO);
         let begun = Instant::now();

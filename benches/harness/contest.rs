@@ -6,10 +6,11 @@
 
 use super::Options;
 use super::pair::Pair;
+use super::report::{Finding, Findings};
 
 /// How far apart the two CPUs seem to be, told by the line floor's round trip.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Regime {
+pub enum Regime {
     /// Below 70 ns: two threads of one core.
     Siblings,
     /// 70 to 200 ns: neighbours on one chip.
@@ -21,7 +22,8 @@ enum Regime {
 impl Regime {
     const ALL: [Regime; 3] = [Regime::Siblings, Regime::Near, Regime::Far];
 
-    fn of(line: f64) -> Self {
+    /// The regime in which the line's round trip takes so many nanoseconds.
+    pub fn of(line: f64) -> Self {
         match line {
             ..70.0 => Regime::Siblings,
             ..=200.0 => Regime::Near,
@@ -29,13 +31,14 @@ impl Regime {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// As tables and the record call it.
+    pub fn name(self) -> &'static str {
         ["siblings", "near", "far"][self as usize]
     }
 }
 
 /// What a row's ratio says.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     /// Our time ÷ theirs: small is good, the target is a ceiling.
     Time,
@@ -46,27 +49,62 @@ pub enum Measure {
 /// One row of the report: a contender against another.
 pub struct Row {
     /// Whose slices are looked at; a row with a target is a bar of this name.
-    pub name: &'static str,
+    pub name: String,
     /// The contender whose slices are the other side of the ratio.
-    pub against: &'static str,
+    pub against: String,
     /// What the ratio says.
     pub measure: Measure,
     /// The bar to clear among siblings, near and far.
     pub target: Option<[f64; 3]>,
 }
 
+impl Row {
+    /// The time of `name` ÷ that of `against`.
+    pub fn time(name: impl Into<String>, against: impl Into<String>) -> Row {
+        Row {
+            name: name.into(),
+            against: against.into(),
+            measure: Measure::Time,
+            target: None,
+        }
+    }
+
+    /// The rate of `name` ÷ that of `against`.
+    pub fn rate(name: impl Into<String>, against: impl Into<String>) -> Row {
+        Row {
+            measure: Measure::Rate,
+            ..Row::time(name, against)
+        }
+    }
+
+    /// Makes it a bar.
+    pub fn bar(self, target: f64) -> Row {
+        self.bars([target; 3])
+    }
+
+    /// Makes it a bar that lies elsewhere among siblings, near and far.
+    pub fn bars(self, targets: [f64; 3]) -> Row {
+        Row {
+            target: Some(targets),
+            ..self
+        }
+    }
+}
+
 /// The contenders, and the journal of their slices in the order they were run.
 pub struct Contest {
+    name: &'static str,
     pairs: Vec<Pair>,
-    journal: Vec<(&'static str, f64)>,
+    journal: Vec<(String, f64)>,
     disturbed: usize,
 }
 
 impl Contest {
-    /// Gathers contenders; one of them must be called `line`.
-    pub fn new(pairs: Vec<Pair>) -> Self {
+    /// Gathers contenders; one of them must be called `line`. The name is for the record.
+    pub fn new(name: &'static str, pairs: Vec<Pair>) -> Self {
         assert!(pairs.iter().any(|pair| pair.name() == "line"));
         Contest {
+            name,
             pairs,
             journal: Vec::new(),
             disturbed: 0,
@@ -75,7 +113,7 @@ impl Contest {
 
     /// Goes through `cycle` again and again, and closes with its first two, so that everything has a
     /// rival before and after it.
-    pub fn run(&mut self, cycle: &[&'static str], options: &Options) {
+    pub fn run<'a>(mut self, cycle: &[&str], rows: &'a [Row], options: &Options) -> Findings<'a> {
         for pair in &mut self.pairs {
             pair.calibrate(options.slice);
         }
@@ -88,81 +126,54 @@ impl Contest {
             if slice.disturbed {
                 self.disturbed += 1;
             } else {
-                self.journal.push((name, slice.each));
+                self.journal.push((name.into(), slice.each));
             }
         }
+        self.pairs.drain(..).for_each(Pair::finish);
+        self.conclude(rows)
     }
 
-    /// Ends all pairs, then prints a table for each regime that occurred and a line for each bar.
-    pub fn report(self, rows: &[Row]) {
-        self.pairs.into_iter().for_each(Pair::finish);
+    fn conclude(self, rows: &[Row]) -> Findings<'_> {
         let journal = Journal(self.journal);
-        let mut bars = Vec::new();
+        let mut findings = Findings {
+            contest: self.name,
+            floors: Vec::new(),
+            found: Vec::new(),
+            slices: journal.0.len() + self.disturbed,
+            disturbed: self.disturbed,
+            unsteady: (0..journal.0.len())
+                .filter(|&at| journal.regime(at).is_none())
+                .count(),
+        };
         for regime in Regime::ALL {
             let floors: Vec<f64> = journal.times_of("line", regime);
             if floors.is_empty() {
                 continue;
             }
-            let [q1, median, q3] = quartiles(floors);
-            println!(
-                "\n{}: line {median:.1} ns (quartiles {q1:.1}, {q3:.1})",
-                regime.name()
-            );
-            println!(
-                "  {:18}{:>9}{:>9}{:>8}{:>8}{:>8}{:>8}  ratio is",
-                "", "ns each", "M/s", "ratio", "q1", "q3", "slices"
-            );
+            findings.floors.push((regime, quartiles(floors)));
             for row in rows {
                 let ratios = journal.ratios(row, regime);
-                if ratios.is_empty() {
-                    continue;
+                if !ratios.is_empty() {
+                    findings.found.push(Finding {
+                        row,
+                        regime,
+                        each: quartiles(journal.times_of(&row.name, regime))[1],
+                        slices: ratios.len(),
+                        ratio: quartiles(ratios),
+                    });
                 }
-                let slices = ratios.len();
-                let [_, each, _] = quartiles(journal.times_of(row.name, regime));
-                let [q1, ratio, q3] = quartiles(ratios);
-                println!(
-                    "  {:18}{each:>9.1}{:>9.2}{ratio:>8.2}{q1:>8.2}{q3:>8.2}{slices:>8}  {} {}",
-                    row.name,
-                    1e3 / each,
-                    match row.measure {
-                        Measure::Time => "time ÷",
-                        Measure::Rate => "rate ÷",
-                    },
-                    row.against,
-                );
-                let Some(target) = row.target.map(|targets| targets[regime as usize]) else {
-                    continue;
-                };
-                let reached = match row.measure {
-                    Measure::Time => ratio <= target,
-                    Measure::Rate => ratio >= target,
-                };
-                bars.push(format!(
-                    "bar {}/{} {ratio:.2} {q1:.2} {q3:.2} target {target} {}",
-                    row.name,
-                    regime.name(),
-                    if reached { "ok" } else { "short" },
-                ));
             }
         }
-        let unsteady = (0..journal.0.len())
-            .filter(|&at| journal.regime(at).is_none())
-            .count();
-        println!(
-            "\nof {} slices {} left out: somebody else had a CPU; {unsteady}: the floor changed around them",
-            journal.0.len() + self.disturbed,
-            self.disturbed,
-        );
-        bars.iter().for_each(|bar| println!("{bar}"));
+        findings
     }
 }
 
-struct Journal(Vec<(&'static str, f64)>);
+struct Journal(Vec<(String, f64)>);
 
 impl Journal {
     /// The slices of `name` next before and next after the one at `at`.
     fn around(&self, at: usize, name: &str) -> Option<(f64, f64)> {
-        let is_it = |slice: &&(&str, f64)| slice.0 == name;
+        let is_it = |slice: &&(String, f64)| slice.0 == name;
         let before = self.0[..at].iter().rev().find(is_it);
         let after = self.0[at + 1..].iter().find(is_it);
         Some((before?.1, after?.1))
@@ -189,14 +200,14 @@ impl Journal {
 
     fn ratios(&self, row: &Row, regime: Regime) -> Vec<f64> {
         let ratio = |at: usize| {
-            let (before, after) = self.around(at, row.against)?;
+            let (before, after) = self.around(at, &row.against)?;
             let theirs = (before + after) / 2.0;
             Some(match row.measure {
                 Measure::Time => self.0[at].1 / theirs,
                 Measure::Rate => theirs / self.0[at].1,
             })
         };
-        self.places(row.name, regime).filter_map(ratio).collect()
+        self.places(&row.name, regime).filter_map(ratio).collect()
     }
 }
 

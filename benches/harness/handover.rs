@@ -24,9 +24,9 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::calls::{self, Mapping, SEGMENT};
-use super::clock::{self, Clock, Nobody, Waiting};
+use super::clock::{self, Clock, Nobody};
 use super::line::{Lines, wait_for};
-use super::{Peer, peer, peer_command};
+use super::{Peer, Waiting, peer, peer_command};
 
 /// Tells the peer which descriptor its socket is.
 const SOCKET: &str = "RINGPORT_BENCH_SOCKET";

@@ -11,7 +11,8 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 
-use super::{Peer, lead, peer, peer_command};
+use super::stopwatch::Stopwatch;
+use super::{Peer, Waiting, lead, peer, peer_command};
 
 const MAP: &str = "RINGPORT_BENCH_LINES";
 
@@ -74,13 +75,16 @@ pub(super) fn wait_for(line: &AtomicU64, value: u64) {
     }
 }
 
-/// The lead: `each` is called after every round trip, `note` after every half.
-pub fn run_lead(name: &str, mut each: impl FnMut(), mut note: impl FnMut() -> String) {
+/// The lead.
+pub fn run_lead(name: &str, mut watch: Option<Stopwatch>) {
     let (file, lines) = Lines::make();
     let process = Lines::hand_on(&mut peer_command(name), &file).spawn();
     let mut peer = Peer::new(process.expect("a peer can be started"));
     let mut value = 0;
-    lead(&mut peer, |units| {
+    lead(&mut peer, Waiting::Spin, |units| {
+        if let Some(watch) = &mut watch {
+            watch.reset();
+        }
         let end = value + units;
         while value < end {
             let (ping, pong, rounds) = lines.pair(value, end - value);
@@ -88,10 +92,12 @@ pub fn run_lead(name: &str, mut each: impl FnMut(), mut note: impl FnMut() -> St
                 value += 1;
                 ping.store(value, Ordering::Release);
                 wait_for(pong, value);
-                each();
+                if let Some(watch) = &mut watch {
+                    watch.lap();
+                }
             }
         }
-        note()
+        watch.as_ref().map_or_else(String::new, Stopwatch::note)
     });
     peer.finish();
 }

@@ -10,20 +10,35 @@
 //! A pair works one slice per order and otherwise sleeps in a read of its pipe, so only one pair is
 //! active at a time and the coordinator costs nothing meanwhile. A closed pipe ends a process.
 
-#![allow(dead_code)] // every bench includes all of this module and uses what it needs
+// Every bench includes all of this module and uses what it needs.
+#![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod asleep;
 pub mod calls;
 pub mod clock;
 mod contest;
+pub mod copy;
 pub mod handover;
+pub mod idle;
+mod latency;
 pub mod line;
 pub mod no_wake;
 mod pair;
 pub mod payload;
+pub mod ports;
+mod record;
 pub mod relay;
+mod report;
+mod stopwatch;
+pub mod threads;
+pub mod work;
 
-pub use contest::{Contest, Measure, Row};
+pub use contest::{Contest, Row};
+pub use latency::percentiles;
 pub use pair::Pair;
+pub use ports::{peer_with_port, peer_with_port_of, port_to_lead};
+pub use report::{Findings, plain_bar};
+pub use stopwatch::Stopwatch;
 
 use std::env;
 use std::fs;
@@ -33,7 +48,6 @@ use std::process::{self, Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
-use ringport::{MessagePort, WaitStrategy, Worker};
 
 const ROLE: &str = "RINGPORT_BENCH_ROLE";
 const CPUS: &str = "RINGPORT_BENCH_CPUS";
@@ -54,23 +68,29 @@ pub enum Role {
 
 /// How the user wants the bench to run.
 pub struct Options {
+    /// What the bench is called, in the record too.
+    pub bench: &'static str,
     /// Only show that everything runs and its asserts hold; the figures say little.
     pub quick: bool,
     /// How often the whole cycle of contenders is gone through.
     pub rounds: usize,
     /// How long one slice should take.
     pub slice: Duration,
+    /// The contests that are asked for; all if none is named.
+    contests: Vec<String>,
+    /// When the run began and on what, if its results are to be recorded.
+    record: Option<record::Run>,
 }
 
-/// This process's role, already pinned to its CPU unless it only coordinates. `None` where there are
+/// This process's role in the bench of this name, already pinned to its CPU unless it only coordinates. `None` where there are
 /// not two CPUs to measure between, which has then been said.
-pub fn role() -> Option<Role> {
+pub fn role(bench: &'static str) -> Option<Role> {
     let Some(cpus) = cpus() else {
         println!("skipped: a pair needs two CPUs");
         return None;
     };
     let Ok(role) = env::var(ROLE) else {
-        let options = Options::from_arguments();
+        let options = Options::from_arguments(bench, cpus);
         println!(
             "{}, CPUs {} and {}, slices of {} ms, {} rounds{}",
             cpu_model(),
@@ -97,20 +117,61 @@ pub fn role() -> Option<Role> {
 }
 
 impl Options {
-    /// `--quick` and `--rounds N`. Anything else is not ours: cargo passes `--bench`, and a filter.
-    fn from_arguments() -> Self {
-        let arguments: Vec<String> = env::args().skip(1).collect();
-        let quick = arguments.iter().any(|argument| argument == "--quick");
-        let rounds = arguments
-            .iter()
-            .position(|argument| argument == "--rounds")
-            .map(|at| arguments[at + 1].parse().expect("--rounds takes a number"));
+    /// `--quick`, `--rounds N`, `--record`, and names of contests. cargo passes `--bench`, which says nothing.
+    fn from_arguments(bench: &'static str, cpus: [usize; 2]) -> Self {
+        let (mut quick, mut record, mut rounds) = (false, false, None);
+        let mut contests = Vec::new();
+        let mut arguments = env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match &*argument {
+                "--bench" => {}
+                "--quick" => quick = true,
+                "--record" => record = true,
+                "--rounds" => {
+                    let number = arguments.next().and_then(|number| number.parse().ok());
+                    rounds = Some(number.expect("--rounds takes a number"));
+                }
+                name if name.starts_with('-') => panic!(
+                    "{name} is none of --quick, --record, --rounds N, or the name of a contest"
+                ),
+                _ => contests.push(argument),
+            }
+        }
         Options {
+            bench,
             quick,
             rounds: rounds.unwrap_or(if quick { 5 } else { 40 }),
             slice: Duration::from_millis(if quick { 30 } else { 100 }),
+            contests,
+            record: record.then(|| record::Run::begin(cpus)),
         }
     }
+
+    /// Whether the contest of this name is asked for.
+    pub fn wants(&self, contest: &str) -> bool {
+        self.contests.is_empty() || self.contests.iter().any(|name| name == contest)
+    }
+
+    /// Fewer rounds, for a contest of which there are many.
+    pub fn with_rounds(&self, rounds: usize) -> Options {
+        Options {
+            rounds: rounds.min(self.rounds),
+            contests: self.contests.clone(),
+            record: self.record.clone(),
+            ..*self
+        }
+    }
+}
+
+/// Runs a contest, and returns the lines of its bars.
+pub type Show = fn(&Options) -> Vec<String>;
+
+/// Runs the contests that are asked for, and prints their bars at the end.
+pub fn run(contests: &[(&str, Show)], options: &Options) {
+    let wanted = contests.iter().filter(|(name, _)| options.wants(name));
+    let bars: Vec<_> = wanted.flat_map(|(_, contest)| contest(options)).collect();
+    println!();
+    bars.iter().for_each(|bar| println!("{bar}"));
 }
 
 /// The CPUs of lead and peer: as the user says (`RINGPORT_BENCH_CPUS=2,5`), or the first two.
@@ -149,6 +210,22 @@ fn cpu_model() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     model.map_or("unknown CPU", |(_, name)| name).to_string()
+}
+
+/// The name of a contender that comes in several sizes: what it is, bytes of payload, bytes of ring.
+pub fn sized(what: &str, length: usize, capacity: usize) -> String {
+    format!("{what}@{length}/{capacity}")
+}
+
+/// Takes such a name apart.
+pub fn parse(name: &str) -> (&str, usize, usize) {
+    let number = |text: &str| text.parse().ok();
+    let parts = || {
+        let (what, sizes) = name.split_once('@')?;
+        let (length, capacity) = sizes.split_once('/')?;
+        Some((what, number(length)?, number(capacity)?))
+    };
+    parts().unwrap_or_else(|| panic!("no contender is called {name}"))
 }
 
 /// One slice of work: first some units that nobody times, then those that count.
@@ -197,13 +274,32 @@ pub trait Partner {
     fn process(&self) -> u32;
 }
 
+/// What both sides do while they have to wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Keep their CPU: if somebody else gets it, the slice is no good.
+    Spin,
+    /// Sleep. To stand in line for a CPU is then a part of every wake-up, and disturbs nothing.
+    Sleep,
+}
+
+impl Waiting {
+    /// For how many nanoseconds so far these two processes did not have the CPU that they should have had.
+    fn waited(self, lead: u32, peer: u32) -> u64 {
+        match self {
+            Waiting::Spin => waited(lead) + waited(peer),
+            Waiting::Sleep => 0,
+        }
+    }
+}
+
 /// The life of a lead: passes every order on, does its half, and tells the time that took, for how
 /// much of it somebody else had one of the two CPUs, and whatever note `half` returned.
-pub fn lead(partner: &mut impl Partner, mut half: impl FnMut(u64) -> String) {
+pub fn lead(partner: &mut impl Partner, waiting: Waiting, mut half: impl FnMut(u64) -> String) {
     while let Some(order) = next_order() {
         partner.tell(order);
         half(order.warm_up);
-        let waited = || waited(process::id()) + waited(partner.process());
+        let waited = || waiting.waited(process::id(), partner.process());
         let waited_before = waited();
         let begun = Instant::now();
         let note = half(order.units);
@@ -277,21 +373,4 @@ impl Partner for Peer {
     fn process(&self) -> u32 {
         self.process.id()
     }
-}
-
-/// Starts the peer of contender `name` with a default channel to it; both ends spin.
-pub fn peer_with_port(name: &str) -> (MessagePort, Peer) {
-    let worker = Worker::spawn(peer_command(name)).expect("a peer can be started");
-    let (port, process) = worker.into_parts();
-    port.set_wait_strategy(WaitStrategy::Spin);
-    (port, Peer::new(process))
-}
-
-/// The peer's end of the channel of [`peer_with_port`].
-pub fn port_to_lead() -> MessagePort {
-    let port = ringport::parent_port()
-        .expect("a sound port")
-        .expect("the lead gave one");
-    port.set_wait_strategy(WaitStrategy::Spin);
-    port
 }

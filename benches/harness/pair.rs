@@ -21,7 +21,7 @@ pub struct Slice {
 
 /// The coordinator's handle on one contender: its lead, and through it its peer.
 pub struct Pair {
-    name: &'static str,
+    name: String,
     lead: Child,
     orders: ChildStdin,
     replies: BufReader<ChildStdout>,
@@ -31,16 +31,13 @@ pub struct Pair {
 
 impl Pair {
     /// Starts the pair that this executable calls `name`.
-    pub fn start(name: &'static str) -> Self {
-        Self::start_as(
-            name,
-            &env::current_exe().expect("this program has a path"),
-            name,
-        )
+    pub fn start(name: &str) -> Self {
+        let program = env::current_exe().expect("this program has a path");
+        Self::start_as(name, &program, name)
     }
 
     /// Starts the pair that `program` calls `role`, to be known as `name` here.
-    pub fn start_as(name: &'static str, program: &Path, role: &str) -> Self {
+    pub fn start_as(name: &str, program: &Path, role: &str) -> Self {
         let [a, b] = cpus().expect("the coordinator has checked");
         let mut lead = command(program, "lead", role)
             .env(CPUS, format!("{a},{b}"))
@@ -50,7 +47,7 @@ impl Pair {
         let orders = lead.stdin.take().expect("piped");
         let replies = BufReader::new(lead.stdout.take().expect("piped"));
         Pair {
-            name,
+            name: name.into(),
             lead,
             orders,
             replies,
@@ -65,8 +62,8 @@ impl Pair {
     }
 
     /// What the pair is called here.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Lets the pair work for about `length`.

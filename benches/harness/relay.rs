@@ -28,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The lead's side.
 pub struct Relay {
-    /// Entangled with the port that moved; spins.
-    pub port: MessagePort,
+    /// Entangled with the port that moved; to be taken.
+    pub port: Option<MessagePort>,
     /// The process that has it now.
     pub last: Peer,
     /// Those that had it, and how often each had given up or lost its CPU when it came to rest.
@@ -55,14 +55,13 @@ impl Relay {
             arrived.expect("the port arrives").bytes(),
             numbers.collect::<Vec<_>>().concat()
         );
-        port1.set_wait_strategy(WaitStrategy::Spin);
         let last = peers.pop().expect("there are some");
         let former = peers.into_iter().map(|peer| {
             let switches = switches_once_asleep(&peer);
             (peer, switches)
         });
         Relay {
-            port: port1,
+            port: Some(port1),
             last,
             former: former.collect(),
             _carrier: carrier,
