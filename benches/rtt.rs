@@ -5,10 +5,10 @@
 mod harness;
 
 use harness::ports::Port;
+use harness::ticks::{TICK, Typed};
 use harness::work::{self, End};
-use harness::{Contest, Options, Pair, Role, Row, Stopwatch, Waiting, line, payload};
+use harness::{Contest, Options, Pair, Role, Row, Stopwatch, Waiting, line};
 use ringport::MessagePort;
-use rkyv::{Archive, Deserialize, Serialize};
 
 fn main() {
     match harness::role("rtt") {
@@ -93,42 +93,4 @@ fn lead_rounds<const LENGTH: usize, E: End<LENGTH>>(
 
 fn peer_rounds<const LENGTH: usize, E: End<LENGTH>>(end: impl FnOnce(MessagePort) -> E) {
     work::peer_rounds(&mut end(harness::port_to_lead()));
-}
-
-/// A small message as programs have them: 24 bytes, also when archived.
-#[derive(Archive, Serialize, Deserialize)]
-struct Tick {
-    sequence: u64,
-    price: i64,
-    volume: u64,
-}
-
-const TICK: usize = 24;
-
-/// A port that posts and receives ticks.
-struct Typed(MessagePort);
-
-impl End<TICK> for Typed {
-    fn send(&mut self, sequence: u64) {
-        let [sequence, price, volume] = payload::words(sequence);
-        let tick = Tick {
-            sequence,
-            price: price as i64,
-            volume,
-        };
-        self.0.post_message(&tick).expect("the peer is alive");
-    }
-
-    /// Shows the words as the validated archive has them.
-    fn take<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> R {
-        let event = self.0.recv().expect("the peer is alive");
-        assert_eq!(event.len(), TICK);
-        let tick = event.data::<Tick>().expect("a valid tick");
-        let words = [
-            tick.sequence.to_native(),
-            tick.price.to_native() as u64,
-            tick.volume.to_native(),
-        ];
-        look(words.map(u64::to_le_bytes).as_flattened())
-    }
 }

@@ -1,8 +1,7 @@
 //! What a message is, on its way out and when it has come: rkyv's bounds under one name, the event and
 //! its bytes, the ports that came along.
 //!
-//! Unsafe relies on: callers pass room that is theirs to write ([`archive`]), and bytes that stay as they
-//! are while they are shown ([`MessageEvent::in_place`]).
+//! Unsafe relies on: callers pass room that is theirs to write ([`archive`]); an event gives its buffer up once.
 #![allow(unsafe_code)]
 
 use crate::error::{Cause, DataError, PostError};
@@ -143,57 +142,23 @@ fn access<T: Message>(bytes: &[u8]) -> Result<&T::Archived, DataError> {
 /// it and were not [taken](MessageEvent::take_ports) are closed then.
 pub struct MessageEvent<'p> {
     port: &'p MessagePort,
-    /// What is shown: the buffer's bytes, or the ring's.
-    bytes: NonNull<[u8]>,
-    /// The copy, and what came with the message. `None` for one that is shown in place and brought nothing.
-    buffer: Option<Box<Buffer>>,
-    /// Where the record that is shown in place stands; 0, where none can be, for a copy.
-    position: u64,
+    /// The bytes, and what came with them. Given up once, by `drop` or `into_owned`.
+    buffer: ManuallyDrop<Box<Buffer>>,
 }
 
 impl<'p> MessageEvent<'p> {
     #[inline(always)]
-    pub(crate) fn copied(
-        port: &'p MessagePort,
-        buffer: Box<Buffer>,
-        len: usize,
-    ) -> MessageEvent<'p> {
-        debug_assert_eq!(buffer.len(), len);
+    pub(crate) fn new(port: &'p MessagePort, buffer: Box<Buffer>) -> MessageEvent<'p> {
         MessageEvent {
             port,
-            // Not from the buffer, whose length was stored just now: the processor cannot forward it into a
-            // load of pointer and length at once, and waits.
-            bytes: NonNull::slice_from_raw_parts(buffer.start(), len),
-            buffer: Some(buffer),
-            position: 0,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `bytes` are those of the record at `position`, which is held, and nobody writes to them until
-    /// it is put back. The ports that came with it are in `luggage`, if there are any.
-    #[inline]
-    pub(crate) unsafe fn in_place(
-        port: &'p MessagePort,
-        bytes: NonNull<[u8]>,
-        position: u64,
-        luggage: Option<Box<Buffer>>,
-    ) -> MessageEvent<'p> {
-        MessageEvent {
-            port,
-            bytes,
-            buffer: luggage,
-            position,
+            buffer: ManuallyDrop::new(buffer),
         }
     }
 
     /// The message's bytes, aligned to 16.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: these are the buffer's bytes, which stay where they are when it is moved, or those of
-        // a record that `in_place` was promised stays as it is until this is dropped.
-        unsafe { self.bytes.as_ref() }
+        &self.buffer
     }
 
     /// The message's length in bytes.
@@ -208,7 +173,7 @@ impl<'p> MessageEvent<'p> {
 
     /// Whether this shows the ring itself and not a copy.
     pub fn is_in_place(&self) -> bool {
-        self.position != 0
+        self.buffer.lent().is_some()
     }
 
     /// The message as an archive of `T`, validated.
@@ -230,45 +195,40 @@ impl<'p> MessageEvent<'p> {
     ///
     /// They are not trusted and not started, whatever they were before.
     pub fn take_ports(&self) -> Vec<MessagePort> {
-        self.buffer
-            .as_ref()
-            .map_or_else(Vec::new, |buffer| buffer.take_ports())
+        self.buffer.take_ports()
     }
 
     /// How many ports came with the message and were not taken yet.
     pub fn port_count(&self) -> usize {
-        self.buffer.as_ref().map_or(0, |buffer| buffer.port_count())
+        self.buffer.port_count()
     }
 
     /// The message apart from its port: it can be kept, and sent to another thread. A copied message
     /// (the default) is not copied again. Ports that were not taken go with it.
     pub fn into_owned(self) -> OwnedMessageEvent {
-        // Not dropped: dropping gives back what was taken here.
+        // Not dropped: dropping gives back what is taken here.
         let mut this = ManuallyDrop::new(self);
-        let kept = this.buffer.take();
-        if !this.is_in_place() {
-            if let Some(buffer) = kept {
-                return OwnedMessageEvent { buffer };
-            }
-        }
-        let copy = Buffer::copy_of(this.bytes());
-        this.port.put_back(this.position);
-        let buffer = copy.unwrap_or_else(|| handle_alloc_error(Layout::for_value(this.bytes())));
-        if let Some(luggage) = kept {
-            buffer.bring(luggage.take_ports());
-        }
-        OwnedMessageEvent { buffer }
+        // SAFETY: taken once, from an event that is never dropped nor used again.
+        let buffer = unsafe { ManuallyDrop::take(&mut this.buffer) };
+        let Some(position) = buffer.lent() else {
+            return OwnedMessageEvent { buffer };
+        };
+        let copy = Buffer::copy_of(&buffer)
+            .unwrap_or_else(|| handle_alloc_error(Layout::for_value::<[u8]>(&buffer)));
+        copy.bring(buffer.take_ports());
+        this.port.put_back(position, buffer);
+        OwnedMessageEvent { buffer: copy }
     }
 }
 
 impl Drop for MessageEvent<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            self.port.pool.put_back(buffer);
-        }
-        if self.is_in_place() {
-            self.port.put_back(self.position);
+        // SAFETY: taken once, as nobody uses the event after this.
+        let buffer = unsafe { ManuallyDrop::take(&mut self.buffer) };
+        match buffer.lent() {
+            None => self.port.pool.put_back(buffer),
+            Some(position) => self.port.put_back(position, buffer),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The memory that copies of messages live in, and the ports that came with them.
+//! What events show: private copies of messages, or records in the ring, and the ports that came with them.
 //!
-//! Unsafe relies on: a buffer owns its memory, and its first `len` bytes were written.
+//! Unsafe relies on: a buffer owns its memory, whose first `len` bytes were written if it shows these; what
+//! else it shows stays as it is until it is put back.
 #![allow(unsafe_code)]
 
 use crate::port::MessagePort;
@@ -10,31 +11,39 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 use std::alloc::{Layout, alloc, dealloc};
 
-/// A private copy of a message, aligned to what any slot can ask for, and the ports that came with it. Unlike
-/// a `Vec` it says so when there is no memory, because a message that cannot be copied now must not be lost.
+/// The bytes of a message, and the ports that came with it. They are a private copy, aligned to what any slot can
+/// ask for, unless [`lend`](Buffer::lend) was called. Unlike a `Vec` it says so when there is no memory, because a
+/// message that cannot be copied now must not be lost.
 pub(crate) struct Buffer {
-    start: NonNull<u8>,
+    memory: NonNull<u8>,
     layout: Layout,
+    /// Where the bytes are: in the memory, or in a ring.
+    shown: NonNull<u8>,
     len: usize,
+    /// Where the record that is shown in place stands; 0, where none can be, for a copy.
+    position: u64,
     ports: Cell<Vec<MessagePort>>,
 }
 
-// SAFETY: it owns plain bytes, and ports, which can be sent.
+// SAFETY: it owns plain bytes, and ports, which can be sent. (One that shows a ring belongs to an event that
+// refers to the port, and so stays in its thread.)
 unsafe impl Send for Buffer {}
 
 impl Buffer {
-    /// A buffer with room for at least `len` bytes, none of them written; `None` if there is no memory.
+    /// A buffer with room for at least `len` bytes, that shows none; `None` if there is no memory.
     #[cold]
     pub(crate) fn new(len: usize) -> Option<Box<Buffer>> {
         let size = len.max(MAX_PAYLOAD_ALIGN).checked_next_power_of_two()?;
         let layout = Layout::from_size_align(size, MAX_PAYLOAD_ALIGN).ok()?;
         // SAFETY: the size is not zero.
-        let start = NonNull::new(unsafe { alloc(layout) })?;
-        // Boxed, so that an event that is passed on moves one word of it.
+        let memory = NonNull::new(unsafe { alloc(layout) })?;
+        // Boxed, so that an event is two words, which fit registers wherever it goes.
         Some(Box::new(Buffer {
-            start,
+            memory,
             layout,
+            shown: memory,
             len: 0,
+            position: 0,
             ports: Cell::default(),
         }))
     }
@@ -44,21 +53,47 @@ impl Buffer {
         self.layout.size()
     }
 
-    /// Where the bytes begin.
+    /// Its own memory.
     #[inline(always)]
-    pub(crate) fn start(&self) -> NonNull<u8> {
-        self.start
+    pub(crate) fn memory(&self) -> NonNull<u8> {
+        self.memory
     }
 
-    /// Says how many bytes there are.
+    /// Shows the first `len` bytes of its memory, as long as it is not lent.
     ///
     /// # Safety
     ///
-    /// So many were written from the start on.
+    /// So many were written.
     #[inline(always)]
     pub(crate) unsafe fn set_len(&mut self, len: usize) {
-        debug_assert!(len <= self.room());
+        debug_assert!(len <= self.room() && self.position == 0);
         self.len = len;
+    }
+
+    /// Shows the record at `position` until it is put back.
+    ///
+    /// # Safety
+    ///
+    /// These are its bytes. It is held, and nobody writes to them until it is put back.
+    #[inline(always)]
+    pub(crate) unsafe fn lend(&mut self, bytes: NonNull<u8>, len: usize, position: u64) {
+        self.shown = bytes;
+        self.len = len;
+        self.position = position;
+    }
+
+    /// Where the record that is shown in place stands; `None` for a copy.
+    #[inline(always)]
+    pub(crate) fn lent(&self) -> Option<u64> {
+        (self.position != 0).then_some(self.position)
+    }
+
+    /// Shows nothing in place any more, and no bytes.
+    #[inline(always)]
+    pub(crate) fn end_lending(&mut self) {
+        self.shown = self.memory;
+        self.len = 0;
+        self.position = 0;
     }
 
     /// Puts in the ports that came with the message.
@@ -83,7 +118,7 @@ impl Buffer {
         // SAFETY: there is room for so many, in memory that nobody else knows of.
         unsafe {
             buffer
-                .start
+                .memory
                 .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
             buffer.set_len(bytes.len());
         }
@@ -96,15 +131,16 @@ impl Deref for Buffer {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the first `len` bytes were written, as `set_len` was promised.
-        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        // SAFETY: the first `len` bytes of the memory were written, as `set_len` was promised, or these are
+        // bytes that `lend` was promised stay as they are.
+        unsafe { core::slice::from_raw_parts(self.shown.as_ptr(), self.len) }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) }
     }
 }
 
@@ -115,7 +151,7 @@ fn close(ports: Vec<MessagePort>) {
     drop(ports);
 }
 
-/// Buffers that wait for the next copy: at most four, each at most the power of two above this port's
+/// Buffers that wait for the next message: at most four, each at most the power of two above this port's
 /// longest message.
 #[derive(Default)]
 pub(crate) struct Pool {

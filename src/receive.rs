@@ -11,7 +11,6 @@ use crate::ring::layout::state;
 use crate::ring::{Corrupt, Record};
 use crate::stats::Counts;
 use crate::wait;
-use core::ptr::NonNull;
 use nix::errno::Errno;
 use std::time::Duration;
 
@@ -142,13 +141,16 @@ impl MessagePort {
         if record.items != 0 {
             return self.deliver_with_ports(*record).map(wrap);
         }
-        if self.trusted.get() {
-            return Ok(wrap(self.lend(*record, None)));
-        }
-        let Some(buffer) = self.pool.take(record.len) else {
+        let trusted = self.trusted.get();
+        // One that is shown in place has a buffer all the same, of which it needs no byte.
+        let Some(buffer) = self.pool.take(if trusted { 0 } else { record.len }) else {
             return Err(no_memory());
         };
-        let event = self.copy(record, buffer);
+        let event = if trusted {
+            self.lend(record, buffer)
+        } else {
+            self.copy(record, buffer)
+        };
         self.gave_room();
         Ok(wrap(event))
     }
@@ -158,12 +160,11 @@ impl MessagePort {
     #[inline(never)]
     fn deliver_with_ports(&self, record: Record) -> Result<MessageEvent<'_>, RecvError> {
         let trusted = self.trusted.get();
-        // One that is shown in place has a buffer for the ports alone.
         let room = if trusted { 0 } else { record.len };
         let buffer = self.pool.take(room).ok_or_else(no_memory)?;
         buffer.bring(self.adopt(&record)?);
         let event = if trusted {
-            self.lend(record, Some(buffer))
+            self.lend(&record, buffer)
         } else {
             self.copy(&record, buffer)
         };
@@ -178,27 +179,25 @@ impl MessagePort {
         // length says so.
         unsafe {
             let memory = self.consumer.memory();
-            memory.read(record.payload, buffer.start(), record.len);
+            memory.read(record.payload, buffer.memory(), record.len);
             buffer.set_len(record.len);
         }
         self.consumer.take(record);
         self.received(record);
-        MessageEvent::copied(self, buffer, record.len)
+        MessageEvent::new(self, buffer)
     }
 
     /// Shows a record in place.
-    #[inline]
-    fn lend(&self, record: Record, luggage: Option<Box<Buffer>>) -> MessageEvent<'_> {
-        self.consumer.hold(&record);
+    #[inline(always)]
+    fn lend(&self, record: &Record, mut buffer: Box<Buffer>) -> MessageEvent<'_> {
+        self.consumer.hold(record);
         let start = self.consumer.memory().ptr(record.payload);
-        let bytes = NonNull::slice_from_raw_parts(start, record.len);
-        self.received(&record);
-        // On the way here a WRAP may have given its room back.
-        self.gave_room();
         // SAFETY: the record was checked to lie inside the ring, it is held, and who called
         // `trust_peer` promised that nobody writes to this channel but through this library, whose
         // producer does not write to records that are held.
-        unsafe { MessageEvent::in_place(self, bytes, record.position(), luggage) }
+        unsafe { buffer.lend(start, record.len, record.position()) };
+        self.received(record);
+        MessageEvent::new(self, buffer)
     }
 
     #[inline(always)]
@@ -210,12 +209,14 @@ impl MessagePort {
     }
 
     /// Ends an event that was shown in place.
-    pub(crate) fn put_back(&self, position: u64) {
-        if !self.is_home() {
-            return;
+    #[inline]
+    pub(crate) fn put_back(&self, position: u64, mut buffer: Box<Buffer>) {
+        buffer.end_lending();
+        self.pool.put_back(buffer);
+        if self.is_home() {
+            self.consumer.put_back(position);
+            self.gave_room();
         }
-        self.consumer.put_back(position);
-        self.gave_room();
     }
 
     /// Wakes the peer if it waits for as much room as it has now.

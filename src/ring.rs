@@ -28,7 +28,20 @@ pub(crate) use memory::{Memory, Shared};
 pub(crate) use producer::Draft;
 pub(crate) use producer::{Place, Producer, Refused};
 
-use layout::{RECORD_ALIGN, RECORD_HEADER, record_size};
+use layout::{LINE, RECORD_ALIGN, RECORD_HEADER, record_size};
+
+/// How far ahead of its work a side has cache lines fetched, in bytes. Four lines are enough to hide some
+/// 150 ns at 40 ns a line, and few enough to lie in the first-level cache until they are used.
+const FETCH_AHEAD: u64 = 256;
+
+/// Where a side has lines fetched when its work goes on from one position to another: as many as it has come by,
+/// at least one. At most four; what is longer than that has its own lines fetched side by side as it is copied.
+#[inline(always)]
+fn lines_ahead(from: u64, to: u64) -> impl Iterator<Item = u64> {
+    let line = LINE as u64;
+    let count = (to / line).wrapping_sub(from / line).clamp(1, 4);
+    (0..count).map(move |at| to.wrapping_add(FETCH_AHEAD).wrapping_sub(at * line))
+}
 
 /// The other side wrote what no ringport writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,7 @@ pub mod relay;
 mod report;
 mod stopwatch;
 pub mod threads;
+pub mod ticks;
 pub mod work;
 
 pub use contest::{Contest, Row};

@@ -1,7 +1,7 @@
 //! The taking half of a ring: look for a header, check it, hand the record out, give its room back.
 
-use super::layout::{Endpoint, RECORD_HEADER, RecordHeader, parse_header, record_size};
-use super::{Corrupt, Geometry, Memory, Shared};
+use super::layout::{Endpoint, LINE, RECORD_HEADER, RecordHeader, parse_header, record_size};
+use super::{Corrupt, FETCH_AHEAD, Geometry, Memory, Shared, lines_ahead};
 use crate::sync::Ordering;
 use core::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -31,6 +31,8 @@ pub(crate) struct Consumer {
     own: Shared<Endpoint>,
     /// The next record's position. What lies before it was handed out.
     taken: Cell<u64>,
+    /// Where nothing was found last.
+    found_nothing: Cell<u64>,
     /// Records handed out in place, oldest first. Room goes back up to the oldest not yet returned.
     held: RefCell<VecDeque<Held>>,
     /// Whether `held` is empty, without borrowing it.
@@ -45,6 +47,7 @@ impl Consumer {
             memory,
             own,
             taken: Cell::new(read),
+            found_nothing: Cell::new(read),
             held: RefCell::new(VecDeque::new()),
             holding: Cell::new(false),
         }
@@ -85,6 +88,7 @@ impl Consumer {
             // PEER: any value is possible; every bit of this one copy is checked below.
             let word = self.memory.word(offset).load(Ordering::Acquire);
             if word == 0 {
+                self.found_nothing.set(position);
                 return Ok(None);
             }
             match parse_header(word) {
@@ -99,9 +103,13 @@ impl Consumer {
                     {
                         return Err(Corrupt);
                     }
+                    let end = position.wrapping_add((size + tail) as u64);
+                    if size + tail >= LINE {
+                        self.fetch_ahead(position, end);
+                    }
                     return Ok(Some(Record {
                         position,
-                        end: position.wrapping_add((size + tail) as u64),
+                        end,
                         payload: offset + RECORD_HEADER + pad,
                         len,
                         items,
@@ -109,6 +117,18 @@ impl Consumer {
                 }
                 Some(RecordHeader::Wrap) if offset != RECORD_HEADER => self.follow_wrap(position),
                 _ => return Err(Corrupt),
+            }
+        }
+    }
+
+    /// Fetches lines some messages before they are read: each header says where the next one stands, so that
+    /// otherwise one line would be waited for after the other. Only in the middle of a stream. A consumer that is
+    /// close behind would take lines from a producer that is writing them.
+    #[inline(always)]
+    fn fetch_ahead(&self, position: u64, end: u64) {
+        if position.wrapping_sub(self.found_nothing.get()) >= 2 * FETCH_AHEAD {
+            for line in lines_ahead(position, end) {
+                self.memory.fetch_to_read(self.ring.offset(line));
             }
         }
     }

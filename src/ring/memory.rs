@@ -16,6 +16,8 @@ pub(crate) use model::{Memory, Shared};
 
 #[cfg(not(loom))]
 mod native {
+    use super::prefetch;
+    use crate::ring::layout::LINE;
     use crate::sync::{AtomicU64, Ordering};
     use core::ops::Deref;
     use core::ptr::NonNull;
@@ -91,6 +93,28 @@ mod native {
             unsafe { self.read(offset, NonNull::from(&mut *to).cast(), to.len()) }
         }
 
+        /// Has the cache line at `offset` fetched, to be read soon.
+        #[inline(always)]
+        pub(crate) fn fetch_to_read(&self, offset: usize) {
+            prefetch::to_read(self.ptr(offset));
+        }
+
+        /// Has the cache line at `offset` fetched, and taken from the other CPU, to be written soon.
+        #[inline(always)]
+        pub(crate) fn fetch_to_write(&self, offset: usize) {
+            prefetch::to_write(self.ptr(offset));
+        }
+
+        /// Offers the cache lines from `offset` on to the other CPU, if this processor can do that.
+        #[inline(always)]
+        pub(crate) fn push_out(&self, offset: usize, len: usize) {
+            if prefetch::can_push_out() {
+                for line in (offset..offset + len).step_by(LINE) {
+                    prefetch::push_out(self.ptr(line));
+                }
+            }
+        }
+
         /// Zeroes whole words.
         pub(crate) fn zero(&self, offset: usize, len: usize) {
             let mut at = offset;
@@ -135,6 +159,68 @@ mod native {
     }
 }
 
+#[cfg(not(loom))]
+mod prefetch {
+    //! Hints to the processor, which change nothing but time. `core` has no stable one for lines to be
+    //! written.
+
+    use core::arch::asm;
+    use core::ptr::NonNull;
+    #[cfg(target_arch = "x86_64")]
+    use std::sync::OnceLock;
+
+    #[inline(always)]
+    pub(super) fn to_read(line: NonNull<u8>) {
+        // SAFETY: a hint that reads and writes nothing and never faults.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            asm!("prefetcht0 [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
+            #[cfg(target_arch = "aarch64")]
+            asm!("prfm pldl1keep, [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
+        }
+    }
+
+    /// `prefetchw` does nothing on processors that do not have it: it was a documented no-operation in the
+    /// first of Intel's with 64 bits, and AMD's all have it.
+    #[inline(always)]
+    pub(super) fn to_write(line: NonNull<u8>) {
+        // SAFETY: a hint that reads and writes nothing and never faults.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
+            #[cfg(target_arch = "aarch64")]
+            asm!("prfm pstl1keep, [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
+        }
+    }
+
+    /// Moves a line to the cache that the CPUs share, from where another one gets it sooner.
+    #[inline(always)]
+    pub(super) fn push_out(line: NonNull<u8>) {
+        // SAFETY: a hint that changes no byte and never faults.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            asm!("cldemote [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
+
+    /// Whether [`push_out`] does anything: CLDEMOTE is bit 25 of ECX in CPUID's leaf 7 (Intel's manual).
+    #[inline(always)]
+    pub(super) fn can_push_out() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            static CAN: OnceLock<bool> = OnceLock::new();
+            *CAN.get_or_init(|| {
+                use core::arch::x86_64::{__cpuid, __cpuid_count};
+                __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ecx & 1 << 25 != 0
+            })
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+}
+
 #[cfg(loom)]
 mod model {
     use crate::sync::{AtomicU64, Ordering};
@@ -164,6 +250,12 @@ mod model {
                 self.word(offset + at * 8).store(word, Ordering::Relaxed);
             }
         }
+
+        pub(crate) fn fetch_to_read(&self, _: usize) {}
+
+        pub(crate) fn fetch_to_write(&self, _: usize) {}
+
+        pub(crate) fn push_out(&self, _: usize, _: usize) {}
 
         pub(crate) fn zero(&self, offset: usize, len: usize) {
             for at in (offset..offset + len).step_by(8) {

@@ -8,9 +8,12 @@
 use super::layout::{
     Endpoint, LINE, RECORD_ALIGN, RECORD_HEADER, WRAP, items_size, message_header, record_size,
 };
-use super::{Corrupt, Geometry, Memory, Shared};
+use super::{Corrupt, Geometry, Memory, Shared, lines_ahead};
 use crate::sync::Ordering;
 use core::cell::Cell;
+
+/// Longest record whose lines are pushed out, in bytes: beyond some pages the way itself is what takes time.
+const MOST_PUSHED_OUT: i64 = 8192;
 
 /// Why there is no place for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -379,7 +382,8 @@ impl Producer {
         if draft.first == 0 {
             return;
         }
-        if !self.is_zero(draft.cursor) {
+        let is_zero = self.is_zero(draft.cursor);
+        if !is_zero {
             // Relaxed, because the Release below orders it: the invariant of the ring.
             self.memory
                 .word(self.ring.offset(draft.cursor))
@@ -396,9 +400,40 @@ impl Producer {
         self.memory
             .word(self.ring.offset(draft.start))
             .store(draft.first, Ordering::Release);
+        if is_zero {
+            self.push_out(&draft);
+        } else {
+            self.fetch_ahead(&draft);
+        }
         self.write.set(draft.cursor);
         self.last_size
             .set(draft.cursor.wrapping_sub(draft.start) as usize);
+    }
+
+    /// Takes lines from the consumer, which has long read them, some posts before they are written. Else every
+    /// store to one waits for it, and all stores after that one.
+    #[inline(always)]
+    fn fetch_ahead(&self, draft: &Draft) {
+        for line in lines_ahead(draft.start, draft.cursor) {
+            if self.free_from(line) > 0 {
+                self.memory.fetch_to_write(self.ring.offset(line));
+            }
+        }
+    }
+
+    /// Offers the record's lines to the consumer, but for the first, which it is spinning for. From a side that
+    /// waits before it posts: nothing else is under way then, and the peer is waiting for just this record.
+    #[cold]
+    #[inline(never)]
+    fn push_out(&self, draft: &Draft) {
+        let second = (draft.start | (LINE as u64 - 1)) + 1;
+        let len = draft.cursor.wrapping_sub(second) as i64;
+        if len > 0 && len <= MOST_PUSHED_OUT {
+            let offset = self.ring.offset(second);
+            if offset + len as usize <= self.ring.capacity() {
+                self.memory.push_out(offset, len as usize);
+            }
+        }
     }
 
     /// Zeroes ahead what the next post is about to write, so that its cache lines are here by then.
