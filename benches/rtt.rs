@@ -7,7 +7,7 @@ mod harness;
 use harness::ports::Port;
 use harness::ticks::{TICK, Typed};
 use harness::work::{self, End};
-use harness::{Contest, Options, Pair, Role, Row, Stopwatch, Waiting, line};
+use harness::{Contest, Options, Pair, Role, Row, Stopwatch, Waiting, bare, line};
 use ringport::MessagePort;
 
 fn main() {
@@ -23,7 +23,15 @@ fn main() {
 
 /// The untimed loops: a clock read would cost as much as a good part of a round trip.
 fn mean_ratios(options: &Options) -> Vec<String> {
-    let names = ["rtt-32", "rtt-48", "rtt-typed", "rtt-1k", "rtt-1k-in-place"];
+    let names = [
+        "rtt-32",
+        "rtt-48",
+        "rtt-typed",
+        "rtt-256",
+        "rtt-1k",
+        "rtt-1k-in-place",
+        "bare-1k",
+    ];
     let cycle: Vec<_> = names.iter().flat_map(|name| ["line", name]).collect();
     let pairs = ["line"].iter().chain(&names).map(|name| Pair::start(name));
     Contest::new("rtt", pairs.collect())
@@ -36,6 +44,9 @@ fn mean_ratios(options: &Options) -> Vec<String> {
                 Row::time("rtt-typed", "line").bar(1.7),
                 Row::time("rtt-1k", "line").bars([4.0, 2.5, 2.5]),
                 Row::time("rtt-1k-in-place", "line"),
+                Row::time("bare-1k", "line"), // what the way itself takes
+                Row::time("rtt-1k", "bare-1k"),
+                Row::time("rtt-256", "line"),
             ],
             options,
         )
@@ -43,7 +54,8 @@ fn mean_ratios(options: &Options) -> Vec<String> {
 }
 
 fn latency(options: &Options) -> Vec<String> {
-    harness::percentiles("rtt", &["line-timed", "rtt-48-timed"], options);
+    let pairs = ["line-timed", "rtt-48-timed"].map(Pair::start);
+    harness::percentiles("rtt", pairs.into(), options);
     Vec::new()
 }
 
@@ -56,6 +68,8 @@ fn lead(name: &str) {
         "rtt-48-timed" => lead_rounds::<48, _>(name, spinning, Some(Stopwatch::start())),
         "rtt-typed" => lead_rounds::<TICK, _>(name, Typed, None),
         "rtt-1k" => lead_rounds::<1024, _>(name, spinning, None),
+        "rtt-256" => lead_rounds::<256, _>(name, spinning, None),
+        "bare-1k" => bare::run_lead::<1024>(name),
         "rtt-1k-in-place" => lead_rounds::<1024, _>(name, in_place, None),
         _ => panic!("no contender is called {name}"),
     }
@@ -68,6 +82,8 @@ fn peer(name: &str) {
         "rtt-48" | "rtt-48-timed" => peer_rounds::<48, _>(spinning),
         "rtt-typed" => peer_rounds::<TICK, _>(Typed),
         "rtt-1k" => peer_rounds::<1024, _>(spinning),
+        "rtt-256" => peer_rounds::<256, _>(spinning),
+        "bare-1k" => bare::run_peer::<1024>(),
         "rtt-1k-in-place" => peer_rounds::<1024, _>(in_place),
         _ => panic!("no contender is called {name}"),
     }

@@ -38,7 +38,8 @@ fn waking(options: &Options) -> Vec<String> {
 }
 
 fn latency(options: &Options) -> Vec<String> {
-    harness::percentiles("wake", &["eventfd-timed", "wake-timed"], options);
+    let pairs = ["eventfd-timed", "wake-timed"].map(Pair::start);
+    harness::percentiles("wake", pairs.into(), options);
     Vec::new()
 }
 

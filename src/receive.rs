@@ -175,8 +175,8 @@ impl MessagePort {
     /// Copies a record to a buffer with room for it, and takes it.
     #[inline(always)]
     fn copy(&self, record: &Record, mut buffer: Box<Buffer>) -> MessageEvent<'_> {
-        // SAFETY: the caller's buffer has room for `len` bytes, all of which are written before the
-        // length says so.
+        // SAFETY: the caller's buffer has room for `len` bytes and, its size and alignment being powers of two
+        // from 128 on, for whole words; all bytes are written before the length says so.
         unsafe {
             let memory = self.consumer.memory();
             memory.read(record.payload, buffer.memory(), record.len);
@@ -209,7 +209,8 @@ impl MessagePort {
     }
 
     /// Ends an event that was shown in place.
-    #[inline]
+    // A call, so that the end of a copied one is short enough to be inlined.
+    #[inline(never)]
     pub(crate) fn put_back(&self, position: u64, mut buffer: Box<Buffer>) {
         buffer.end_lending();
         self.pool.put_back(buffer);

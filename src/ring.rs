@@ -34,13 +34,12 @@ use layout::{LINE, RECORD_ALIGN, RECORD_HEADER, record_size};
 /// 150 ns at 40 ns a line, and few enough to lie in the first-level cache until they are used.
 const FETCH_AHEAD: u64 = 256;
 
-/// Where a side has lines fetched when its work goes on from one position to another: as many as it has come by,
-/// at least one. At most four; what is longer than that has its own lines fetched side by side as it is copied.
-#[inline(always)]
-fn lines_ahead(from: u64, to: u64) -> impl Iterator<Item = u64> {
+/// Lines that are fetched ahead besides the last one, when the work goes on from one position to another that is
+/// more than a line away. A few; what is longer has its lines fetched side by side as it is copied.
+fn more_lines_ahead(from: u64, to: u64) -> impl Iterator<Item = u64> {
     let line = LINE as u64;
-    let count = (to / line).wrapping_sub(from / line).clamp(1, 4);
-    (0..count).map(move |at| to.wrapping_add(FETCH_AHEAD).wrapping_sub(at * line))
+    let count = (to / line).wrapping_sub(from / line).min(4);
+    (1..count).map(move |at| to.wrapping_add(FETCH_AHEAD).wrapping_sub(at * line))
 }
 
 /// The other side wrote what no ringport writes.
@@ -95,16 +94,16 @@ impl Geometry {
     #[inline(always)]
     pub(crate) fn place(self, cursor: u64, len: usize, align: usize) -> Place {
         let place = Place::at(cursor, self.offset(cursor), len, align);
-        if place.offset + record_size(len, place.pad) > self.capacity {
-            return self.place_on_next_lap(cursor, len, align);
+        if place.offset + record_size(len, place.pad) <= self.capacity {
+            return place;
         }
-        place
+        Place::at(self.on_next_lap(cursor), RECORD_HEADER, len, align)
     }
 
     // A call, so that nobody computes both places and chooses.
     #[cold]
     #[inline(never)]
-    fn place_on_next_lap(self, cursor: u64, len: usize, align: usize) -> Place {
-        Place::at(self.next_lap(cursor), RECORD_HEADER, len, align)
+    fn on_next_lap(self, cursor: u64) -> u64 {
+        self.next_lap(cursor)
     }
 }

@@ -56,6 +56,8 @@ pub struct Row {
     pub measure: Measure,
     /// The bar to clear among siblings, near and far.
     pub target: Option<[f64; 3]>,
+    /// What the bar is called, if not as the contender.
+    title: Option<&'static str>,
 }
 
 impl Row {
@@ -66,7 +68,21 @@ impl Row {
             against: against.into(),
             measure: Measure::Time,
             target: None,
+            title: None,
         }
+    }
+
+    /// Calls the bar so.
+    pub fn called(self, title: &'static str) -> Row {
+        Row {
+            title: Some(title),
+            ..self
+        }
+    }
+
+    /// What the bar, and the row of the record, is called.
+    pub fn title(&self) -> &str {
+        self.title.unwrap_or(&self.name)
     }
 
     /// The rate of `name` ÷ that of `against`.

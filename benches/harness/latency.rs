@@ -30,12 +30,11 @@ impl Latency {
 
 /// Runs each contender for some seconds, in turns with the line, and prints percentiles. Of several runs the one
 /// in the middle by its p99 is told: one alone may have met with a disturbance.
-pub fn percentiles(contest: &str, names: &[&str], options: &Options) {
+pub fn percentiles(contest: &str, mut pairs: Vec<Pair>, options: &Options) {
     let (runs, length) = if options.quick { (1, 100) } else { (5, 1000) };
     let length = Duration::from_millis(length);
     let mut line = Pair::start("line");
     line.calibrate(options.slice);
-    let mut pairs: Vec<_> = names.iter().map(|name| Pair::start(name)).collect();
     println!("\neach round trip timed, ns (one clock read included)");
     println!(
         "  {:20}{:>8}{:>8}{:>8}{:>9}{:>10}{:>10}{:>8}",
@@ -44,14 +43,15 @@ pub fn percentiles(contest: &str, names: &[&str], options: &Options) {
     pairs
         .iter_mut()
         .for_each(|pair| pair.calibrate(length / 10));
-    let mut seen: Vec<Vec<(f64, Latency)>> = names.iter().map(|_| Vec::new()).collect();
+    let mut seen: Vec<Vec<(f64, Latency)>> = pairs.iter().map(|_| Vec::new()).collect();
     for _ in 0..runs {
         for (pair, seen) in pairs.iter_mut().zip(&mut seen) {
             let floor = line.slice(options.slice).each;
             seen.push((floor, Latency::parse(&pair.slice(length).note)));
         }
     }
-    for (name, mut seen) in names.iter().zip(seen) {
+    for (pair, mut seen) in pairs.iter().zip(seen) {
+        let name = pair.name();
         seen.sort_by_key(|(_, latency)| latency.times[2]);
         let (floor, latency) = seen.swap_remove(seen.len() / 2);
         let [p50, p90, p99, p999, max] = latency.times;

@@ -14,6 +14,7 @@
 #![allow(dead_code, unused_imports, unused_macros)]
 
 pub mod asleep;
+pub mod bare;
 pub mod calls;
 pub mod clock;
 mod contest;
@@ -38,6 +39,7 @@ pub use contest::{Contest, Row};
 pub use latency::percentiles;
 pub use pair::Pair;
 pub use ports::{peer_with_port, peer_with_port_of, port_to_lead};
+pub use record::record_folder;
 pub use report::{Findings, plain_bar};
 pub use stopwatch::Stopwatch;
 
@@ -151,6 +153,14 @@ impl Options {
     /// Whether the contest of this name is asked for.
     pub fn wants(&self, contest: &str) -> bool {
         self.contests.is_empty() || self.contests.iter().any(|name| name == contest)
+    }
+
+    /// The same for a part of the bench that has a record of its own.
+    pub fn of(&self, bench: &'static str) -> Options {
+        Options {
+            bench,
+            ..self.with_rounds(self.rounds)
+        }
     }
 
     /// Fewer rounds, for a contest of which there are many.

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use super::{CPUS, Order, command, cpus};
 
+/// Units of a pair's first slice, which only serves to find out how long one takes.
+const FIRST: u64 = 20;
+
 /// What one slice showed.
 pub struct Slice {
     /// Nanoseconds a unit.
@@ -51,7 +54,7 @@ impl Pair {
             lead,
             orders,
             replies,
-            units: 1000,
+            units: FIRST,
             tolerance: 1.0 / 50.0,
         }
     }
@@ -70,7 +73,7 @@ impl Pair {
     pub fn slice(&mut self, length: Duration) -> Slice {
         let units = self.units;
         Order {
-            warm_up: 1000 + units / 20,
+            warm_up: units / 10,
             units,
         }
         .send(&self.orders);
@@ -89,8 +92,8 @@ impl Pair {
         let waited: f64 = next().parse().expect("nanoseconds waited");
         assert!(taken > 0.0, "{} took no time", self.name);
         // The next slice gets the length right, even if the machine has changed its pace.
-        let correction = (length.as_nanos() as f64 / taken).clamp(1.0 / 16.0, 16.0);
-        self.units = ((units as f64 * correction) as u64).max(100);
+        let correction = (length.as_nanos() as f64 / taken).clamp(1.0 / 64.0, 64.0);
+        self.units = ((units as f64 * correction) as u64).max(4);
         Slice {
             each: taken / units as f64,
             disturbed: waited > taken * self.tolerance,
@@ -100,7 +103,7 @@ impl Pair {
 
     /// Finds how many units fill a slice of `length`, and has every page touched meanwhile.
     pub fn calibrate(&mut self, length: Duration) {
-        for _ in 0..3 {
+        for _ in 0..5 {
             self.slice(length);
         }
     }

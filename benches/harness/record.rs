@@ -49,7 +49,7 @@ pub fn record(options: &Options, findings: &Findings) {
             findings.contest,
             found.regime.name(),
             floor.map_or(0.0, |(_, [_, median, _])| *median),
-            found.row.name,
+            found.row.title(),
             found.each,
             match found.row.measure {
                 Measure::Time => "time",
@@ -92,7 +92,7 @@ pub fn record_latency(options: &Options, contest: &str, line: f64, name: &str, l
 }
 
 fn append(file: &str, header: &str, rows: impl Iterator<Item = String>) {
-    let path = folder().join(file);
+    let path = record_folder().join(file);
     let new = !path.exists();
     let file = OpenOptions::new().create(true).append(true).open(&path);
     let mut file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -110,7 +110,7 @@ fn append(file: &str, header: &str, rows: impl Iterator<Item = String>) {
 }
 
 /// `benches/record`, also for the crate in `benches/rivals`.
-fn folder() -> PathBuf {
+pub fn record_folder() -> PathBuf {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let mut benches = project.map(|folder| folder.join("benches"));
     let record = benches

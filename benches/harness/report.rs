@@ -38,7 +38,7 @@ impl Findings<'_> {
     /// Prints a table for each regime that occurred, adds the results to the record if that was asked for, and
     /// returns the lines of the bars, to be printed at the end.
     pub fn report(&self, options: &Options) -> Vec<String> {
-        record::record(options, self);
+        self.record(options);
         for (regime, [q1, median, q3]) in &self.floors {
             println!(
                 "\n{}: line {median:.1} ns (quartiles {q1:.1}, {q3:.1})",
@@ -68,6 +68,16 @@ impl Findings<'_> {
             "\nof {} slices {} left out: somebody else had a CPU; {}: the floor changed around them",
             self.slices, self.disturbed, self.unsteady,
         );
+        self.bars()
+    }
+
+    /// Adds the results to the record, if that was asked for.
+    pub fn record(&self, options: &Options) {
+        record::record(options, self);
+    }
+
+    /// The lines of the bars.
+    pub fn bars(&self) -> Vec<String> {
         self.found.iter().filter_map(Finding::bar).collect()
     }
 }
@@ -85,7 +95,7 @@ impl Finding<'_> {
             Measure::Time => ratio <= target,
             Measure::Rate => ratio >= target,
         };
-        let (name, regime) = (&self.row.name, self.regime.name());
+        let (name, regime) = (self.row.title(), self.regime.name());
         let verdict = if reached { "ok" } else { "short" };
         Some(format!(
             "bar {name}/{regime} {ratio:.2} {q1:.2} {q3:.2} target {target} {verdict}"

@@ -1,7 +1,7 @@
 //! The taking half of a ring: look for a header, check it, hand the record out, give its room back.
 
 use super::layout::{Endpoint, LINE, RECORD_HEADER, RecordHeader, parse_header, record_size};
-use super::{Corrupt, FETCH_AHEAD, Geometry, Memory, Shared, lines_ahead};
+use super::{Corrupt, FETCH_AHEAD, Geometry, Memory, Shared, more_lines_ahead};
 use crate::sync::Ordering;
 use core::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -127,10 +127,21 @@ impl Consumer {
     #[inline(always)]
     fn fetch_ahead(&self, position: u64, end: u64) {
         if position.wrapping_sub(self.found_nothing.get()) >= 2 * FETCH_AHEAD {
-            for line in lines_ahead(position, end) {
-                self.memory.fetch_to_read(self.ring.offset(line));
+            self.fetch(end.wrapping_add(FETCH_AHEAD));
+            if end.wrapping_sub(position) > LINE as u64 {
+                self.fetch_more_ahead(position, end);
             }
         }
+    }
+
+    #[inline(never)]
+    fn fetch_more_ahead(&self, position: u64, end: u64) {
+        more_lines_ahead(position, end).for_each(|line| self.fetch(line));
+    }
+
+    #[inline(always)]
+    fn fetch(&self, line: u64) {
+        self.memory.fetch_to_read(self.ring.offset(line));
     }
 
     /// Takes a WRAP, and gives its room back at once unless an older record is still held.

@@ -18,9 +18,12 @@ pub(crate) use model::{Memory, Shared};
 mod native {
     use super::prefetch;
     use crate::ring::layout::LINE;
-    use crate::sync::{AtomicU64, Ordering};
+    use crate::sync::AtomicU64;
     use core::ops::Deref;
     use core::ptr::NonNull;
+
+    /// Up to so many bytes are copied word by word.
+    const SHORT: usize = 32;
 
     /// The bytes of one ring. Copying it copies the pointer.
     #[derive(Clone, Copy)]
@@ -74,23 +77,38 @@ mod native {
             }
         }
 
-        /// Copies `len` bytes out.
+        /// Copies `len` bytes out, and what else there is of the last word.
         ///
         /// # Safety
         ///
-        /// `to` is valid for writes of `len` bytes and lies in private memory.
+        /// `to` is valid for writes of `len` bytes rounded up to a multiple of 8, is aligned to 8, and lies in
+        /// private memory.
         #[inline(always)]
         pub(crate) unsafe fn read(&self, offset: usize, to: NonNull<u8>, len: usize) {
-            debug_assert!(offset + len <= self.len);
-            // SAFETY: the record was checked to lie inside the ring. A hostile producer may write
-            // meanwhile: then the copy holds some mixture of bytes, and every mixture is a `u8`.
-            unsafe { to.copy_from_nonoverlapping(self.ptr(offset), len) }
+            debug_assert!(offset % 8 == 0 && offset + len.next_multiple_of(8) <= self.len);
+            let from = self.ptr(offset);
+            if len > SHORT {
+                // SAFETY: the record was checked to lie inside the ring. A hostile producer may write
+                // meanwhile: then the copy holds some mixture of bytes, and every mixture is a `u8`.
+                unsafe { to.copy_from_nonoverlapping(from, len) };
+                return;
+            }
+            for at in 0..len.div_ceil(8) {
+                // SAFETY: as above; records are made of whole words. Volatile, so that no call of `memcpy` is made
+                // of it, which would take longer.
+                let word = unsafe { from.cast::<u64>().add(at).read_volatile() };
+                // SAFETY: the caller has made room for whole words.
+                unsafe { to.cast::<u64>().add(at).write(word) };
+            }
         }
 
         /// Copies as many bytes out as `to` has.
         pub(crate) fn read_to(&self, offset: usize, to: &mut [u8]) {
-            // SAFETY: a slice is valid for writes of its length, and no slice lies in shared memory.
-            unsafe { self.read(offset, NonNull::from(&mut *to).cast(), to.len()) }
+            debug_assert!(offset + to.len() <= self.len);
+            let (from, to, len) = (self.ptr(offset), NonNull::from(&mut *to).cast(), to.len());
+            // SAFETY: a slice is valid for writes of its length, and no slice lies in shared memory; for the
+            // rest see `read`.
+            unsafe { from.copy_to_nonoverlapping(to, len) }
         }
 
         /// Has the cache line at `offset` fetched, to be read soon.
@@ -112,16 +130,6 @@ mod native {
                 for line in (offset..offset + len).step_by(LINE) {
                     prefetch::push_out(self.ptr(line));
                 }
-            }
-        }
-
-        /// Zeroes whole words.
-        pub(crate) fn zero(&self, offset: usize, len: usize) {
-            let mut at = offset;
-            while at < offset + len {
-                // Relaxed, because the publishing store orders all of them.
-                self.word(at).store(0, Ordering::Relaxed);
-                at += 8;
             }
         }
     }
@@ -256,12 +264,6 @@ mod model {
         pub(crate) fn fetch_to_write(&self, _: usize) {}
 
         pub(crate) fn push_out(&self, _: usize, _: usize) {}
-
-        pub(crate) fn zero(&self, offset: usize, len: usize) {
-            for at in (offset..offset + len).step_by(8) {
-                self.word(at).store(0, Ordering::Relaxed);
-            }
-        }
     }
 
     pub(crate) struct Shared<T>(Arc<T>);

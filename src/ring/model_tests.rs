@@ -59,13 +59,15 @@ impl Rig {
     }
 
     fn bytes(&self, record: &Record) -> Vec<u8> {
-        let mut copy = vec![0; record.len];
-        // SAFETY: the vector has `len` bytes.
+        let mut words = vec![0u64; record.len.div_ceil(8)];
+        // SAFETY: the vector has room for `len` bytes in whole words.
         unsafe {
-            let to = NonNull::new_unchecked(copy.as_mut_ptr());
+            let to = NonNull::new_unchecked(words.as_mut_ptr()).cast();
             self.memory.read(record.payload, to, record.len);
         }
-        copy
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        bytes.truncate(record.len);
+        bytes
     }
 
     fn recv(&self) -> Option<Vec<u8>> {

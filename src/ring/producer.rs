@@ -8,7 +8,7 @@
 use super::layout::{
     Endpoint, LINE, RECORD_ALIGN, RECORD_HEADER, WRAP, items_size, message_header, record_size,
 };
-use super::{Corrupt, Geometry, Memory, Shared, lines_ahead};
+use super::{Corrupt, FETCH_AHEAD, Geometry, Memory, Shared, more_lines_ahead};
 use crate::sync::Ordering;
 use core::cell::Cell;
 
@@ -357,6 +357,9 @@ impl Producer {
     #[inline(always)]
     fn tail(&self, place: &Place) -> usize {
         let end = place.end();
+        if !self.is_zero(end) {
+            return 0;
+        }
         let tail = (RECORD_HEADER as u64).wrapping_sub(end) as usize & (LINE - 1);
         let fits = place.offset + record_size(place.len, place.pad) + tail <= self.ring.capacity();
         if fits && self.is_zero(end.wrapping_add(tail as u64)) {
@@ -414,10 +417,21 @@ impl Producer {
     /// store to one waits for it, and all stores after that one.
     #[inline(always)]
     fn fetch_ahead(&self, draft: &Draft) {
-        for line in lines_ahead(draft.start, draft.cursor) {
-            if self.free_from(line) > 0 {
-                self.memory.fetch_to_write(self.ring.offset(line));
-            }
+        self.fetch(draft.cursor.wrapping_add(FETCH_AHEAD));
+        if draft.cursor.wrapping_sub(draft.start) > LINE as u64 {
+            self.fetch_more_ahead(draft.start, draft.cursor);
+        }
+    }
+
+    #[inline(never)]
+    fn fetch_more_ahead(&self, start: u64, end: u64) {
+        more_lines_ahead(start, end).for_each(|line| self.fetch(line));
+    }
+
+    #[inline(always)]
+    fn fetch(&self, line: u64) {
+        if self.free_from(line) > 0 {
+            self.memory.fetch_to_write(self.ring.offset(line));
         }
     }
 
@@ -442,7 +456,8 @@ impl Producer {
     /// record stands in front of the publishing one and misses; here nobody waits for it.
     pub(crate) fn zero_ahead(&self) {
         let write = self.write.get();
-        let ahead = self.last_size.get().max(256) as i64;
+        // A record like the last one, its tail, and the word after it.
+        let ahead = (self.last_size.get() + LINE).max(256) as i64;
         let until = write.wrapping_add(ahead.min(self.free_from(write)).max(0) as u64);
         // What is zero already stays untouched; what was written on since is zeroed again.
         let from = if self.is_zero(write) {
@@ -450,14 +465,18 @@ impl Producer {
         } else {
             write
         };
-        let len = until.wrapping_sub(from) as i64;
-        if len <= 0 {
+        if until.wrapping_sub(from) as i64 <= 0 {
             return;
         }
-        let (offset, len) = (self.ring.offset(from), len as usize);
-        let first = len.min(self.ring.capacity() - offset);
-        self.memory.zero(offset, first);
-        self.memory.zero(0, len - first);
+        // Only words at which a record can begin will ever be taken for headers.
+        let mut position = from;
+        while position != until {
+            // Relaxed, because the publishing store orders all of them.
+            self.memory
+                .word(self.ring.offset(position))
+                .store(0, Ordering::Relaxed);
+            position = position.wrapping_add(RECORD_ALIGN as u64);
+        }
         self.zeroed.set(until);
         // No draft is open, so nothing beyond the write position is in use.
         self.touched.set(write);

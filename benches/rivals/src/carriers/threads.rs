@@ -1,15 +1,14 @@
 //! What carries messages between two threads of one process: no IPC, but about the best a queue can do.
 
 use std::hint::spin_loop;
-use std::process;
-use std::sync::mpsc;
-use std::thread;
+use std::sync::Arc;
 
 use crossbeam_channel as crossbeam;
 use rtrb::{PushError, RingBuffer};
 
+use crate::harness::threads::Thread;
 use crate::harness::work::{self, End, Tally};
-use crate::harness::{self, Order, Partner, Waiting, payload};
+use crate::harness::{Waiting, payload};
 
 use super::{Job, Work, lead_works};
 
@@ -28,44 +27,23 @@ pub trait ThreadCarrier {
     ) -> (impl End<LENGTH>, impl End<LENGTH> + Send + 'static);
 }
 
-/// A thread of this process that takes a half at a time.
-struct PeerThread(mpsc::Sender<u64>);
-
-impl Partner for PeerThread {
-    fn tell(&mut self, order: Order) {
-        self.0.send(order.warm_up).expect("the thread lives");
-        self.0.send(order.units).expect("the thread lives");
-    }
-
-    fn process(&self) -> u32 {
-        process::id()
-    }
-}
-
 /// The life of a lead whose peer is a thread. Not a part of its caller, where the buffers of lengths beyond
 /// [`LONGEST`], which are never used, would lie on everybody's stack.
 #[inline(never)]
 pub fn run<const LENGTH: usize, C: ThreadCarrier>(job: Job) {
     let (_, tally) = Tally::make();
+    let tally = Arc::new(tally);
     let (mut end, mut peers_end) = C::pair::<LENGTH>(job.capacity, job.waiting);
-    let (orders, halves) = mpsc::channel();
-    let mut partner = PeerThread(orders);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            harness::pin_to_peer_cpu();
-            let mut sequence = 0;
-            for units in halves {
-                match job.work {
-                    Work::Stream => {
-                        work::count_stream(&mut peers_end, &mut sequence, units, &tally)
-                    }
-                    _ => work::answer_rounds(&mut peers_end, &mut sequence, units),
-                }
-            }
-        });
-        lead_works(&mut end, &mut partner, job, &tally);
-        drop(partner);
+    let mut peer = Thread::start({
+        let tally = tally.clone();
+        let mut sequence = 0;
+        move |units| match job.work {
+            Work::Stream => work::count_stream(&mut peers_end, &mut sequence, units, &tally),
+            _ => work::answer_rounds(&mut peers_end, &mut sequence, units),
+        }
     });
+    lead_works(&mut end, &mut peer, job, &tally);
+    peer.finish();
 }
 
 /// rtrb: `push` and `pop`, one by one.
