@@ -23,17 +23,56 @@ pub fn fill(payload: &mut [u8], sequence: u64) {
 /// # Safety
 ///
 /// So many bytes from there on may be written.
+#[inline(always)]
 pub unsafe fn fill_at(start: *mut u8, length: usize, sequence: u64) {
-    let mut word = sequence;
+    #[cfg(target_arch = "x86_64")]
+    if length >= LONG && is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what it needs; for the rest the caller vouches.
+        return unsafe { fill_wide(start, length, sequence) };
+    }
+    // SAFETY: the caller vouches for it.
+    unsafe { fill_words(start, length, sequence) }
+}
+
+/// Payloads from here on are written and read in the widest steps there are, as `memcpy` does it. Whoever makes
+/// long messages makes them so.
+const LONG: usize = 512;
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn fill_wide(start: *mut u8, length: usize, sequence: u64) {
+    // SAFETY: the caller vouches for it.
+    unsafe { fill_words(start, length, sequence) }
+}
+
+#[inline(always)]
+unsafe fn fill_words(start: *mut u8, length: usize, sequence: u64) {
     for at in 0..length / 8 {
+        let word = sequence.wrapping_add(STEP.wrapping_mul(at as u64));
         // SAFETY: within the length, of which the caller said that it may be written.
         unsafe { start.cast::<u64>().add(at).write_unaligned(word.to_le()) };
-        word = word.wrapping_add(STEP);
     }
 }
 
 /// Reads all words of a message and adds them up.
+#[inline(always)]
 pub fn sum(payload: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if payload.len() >= LONG && is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what it needs.
+        return unsafe { sum_wide(payload) };
+    }
+    sum_words(payload)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sum_wide(payload: &[u8]) -> u64 {
+    sum_words(payload)
+}
+
+#[inline(always)]
+fn sum_words(payload: &[u8]) -> u64 {
     let words = payload
         .chunks_exact(8)
         .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
