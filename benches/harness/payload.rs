@@ -36,7 +36,7 @@ pub unsafe fn fill_at(start: *mut u8, length: usize, sequence: u64) {
 
 /// Payloads from here on are written and read in the widest steps there are, as `memcpy` does it. Whoever makes
 /// long messages makes them so.
-const LONG: usize = 512;
+const LONG: usize = 4096;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]

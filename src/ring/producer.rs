@@ -12,6 +12,12 @@ use super::{Corrupt, FETCH_AHEAD, Geometry, Memory, Shared, more_lines_ahead};
 use crate::sync::Ordering;
 use core::cell::Cell;
 
+/// Bytes from `position` to the first word of a line at which a record can begin.
+#[inline(always)]
+fn until_line(position: u64) -> u64 {
+    (RECORD_HEADER as u64).wrapping_sub(position) & (LINE as u64 - 1)
+}
+
 /// Longest record whose lines are pushed out, in bytes: beyond some pages the way itself is what takes time.
 const MOST_PUSHED_OUT: i64 = 8192;
 
@@ -148,7 +154,8 @@ pub(crate) struct Producer {
     write: Cell<u64>,
     /// The peer's read position as last seen, plus the capacity: nothing may be written from here on.
     limit: Cell<u64>,
-    /// Zeroed ahead up to this position, from `touched` on.
+    /// Zeroed ahead up to this position, from `touched` on: the first word of each line at which a record can
+    /// begin. With a tail, every record but the last of a lap ends in front of such a word.
     zeroed: Cell<u64>,
     /// The end of the furthest place handed out: nothing was written from here on since the zeroing.
     touched: Cell<u64>,
@@ -255,8 +262,17 @@ impl Producer {
     /// only fetch its cache line back, which the waiting consumer's prefetcher may have taken.
     #[inline(always)]
     fn is_zero(&self, position: u64) -> bool {
+        until_line(position) == 0 && self.is_untouched(position) && self.is_below_zeroed(position)
+    }
+
+    #[inline(always)]
+    fn is_untouched(&self, position: u64) -> bool {
         position.wrapping_sub(self.touched.get()) as i64 >= 0
-            && self.zeroed.get().wrapping_sub(position) as i64 > 0
+    }
+
+    #[inline(always)]
+    fn is_below_zeroed(&self, position: u64) -> bool {
+        self.zeroed.get().wrapping_sub(position) as i64 > 0
     }
 
     /// Bytes from `position` to where writing must stop; negative if it lies beyond.
@@ -357,10 +373,10 @@ impl Producer {
     #[inline(always)]
     fn tail(&self, place: &Place) -> usize {
         let end = place.end();
-        if !self.is_zero(end) {
+        if !self.is_below_zeroed(end) {
             return 0;
         }
-        let tail = (RECORD_HEADER as u64).wrapping_sub(end) as usize & (LINE - 1);
+        let tail = until_line(end) as usize;
         let fits = place.offset + record_size(place.len, place.pad) + tail <= self.ring.capacity();
         if fits && self.is_zero(end.wrapping_add(tail as u64)) {
             tail
@@ -460,22 +476,18 @@ impl Producer {
         let ahead = (self.last_size.get() + LINE).max(256) as i64;
         let until = write.wrapping_add(ahead.min(self.free_from(write)).max(0) as u64);
         // What is zero already stays untouched; what was written on since is zeroed again.
-        let from = if self.is_zero(write) {
+        let from = if self.is_untouched(write) && self.is_below_zeroed(write) {
             self.zeroed.get()
         } else {
             write
         };
-        if until.wrapping_sub(from) as i64 <= 0 {
-            return;
-        }
-        // Only words at which a record can begin will ever be taken for headers.
-        let mut position = from;
-        while position != until {
+        let mut position = from.wrapping_add(until_line(from));
+        while until.wrapping_sub(position) as i64 > 0 {
             // Relaxed, because the publishing store orders all of them.
             self.memory
                 .word(self.ring.offset(position))
                 .store(0, Ordering::Relaxed);
-            position = position.wrapping_add(RECORD_ALIGN as u64);
+            position = position.wrapping_add(LINE as u64);
         }
         self.zeroed.set(until);
         // No draft is open, so nothing beyond the write position is in use.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! runs the contests that are named, all of them if none is, with `--quick`, `--rounds N` and `--record` as the
-//! library's own benches. `draw` instead of these draws the record.
+//! library's own benches. `draw` instead of these draws the record, or another folder that is named after it.
 
 #[path = "../../harness/mod.rs"]
 mod harness;
@@ -16,6 +16,7 @@ mod markdown;
 
 use std::env;
 use std::error::Error;
+use std::path::PathBuf;
 
 use carriers::{Job, Work, run_lead, run_peer, takes};
 use harness::{Contest, Options, Pair, Role, Row, Stopwatch, Waiting, asleep, copy, line, sized};
@@ -42,11 +43,10 @@ const OTHERS: [&str; 9] = [
 const SIZES: [usize; 8] = [8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, 2 * MIB, 16 * MIB];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    if env::args()
-        .nth(1)
-        .is_some_and(|argument| argument == "draw")
-    {
-        return draw::draw(&harness::record_folder());
+    let mut arguments = env::args().skip(1);
+    if arguments.next().is_some_and(|argument| argument == "draw") {
+        let folder = arguments.next().map(PathBuf::from);
+        return draw::draw(&folder.unwrap_or_else(harness::record_folder));
     }
     match harness::role("rivals") {
         None => {}
