@@ -8,7 +8,7 @@ use harness::ports::Port;
 use harness::ticks::{TICK, Typed};
 use harness::work::{self, End};
 use harness::{Contest, Options, Pair, Role, Row, Stopwatch, Waiting, bare, line};
-use ringport::MessagePort;
+use ringport::{MessagePort, WaitStrategy};
 
 fn main() {
     match harness::role("rtt") {
@@ -26,6 +26,8 @@ fn mean_ratios(options: &Options) -> Vec<String> {
     let names = [
         "rtt-32",
         "rtt-48",
+        "rtt-48-adaptive",
+        "rtt-48-unpinned",
         "rtt-typed",
         "rtt-256",
         "rtt-1k",
@@ -41,6 +43,8 @@ fn mean_ratios(options: &Options) -> Vec<String> {
                 Row::time("line", "line"), // how much the floor differs from itself
                 Row::time("rtt-32", "line").bars([1.8, 1.35, 1.35]),
                 Row::time("rtt-48", "line").bars([1.8, 1.35, 1.35]),
+                Row::time("rtt-48-adaptive", "rtt-48"), // what it costs to be ready to sleep
+                Row::time("rtt-48-unpinned", "rtt-48"), // what it costs to be moved about
                 Row::time("rtt-typed", "line").bar(1.7),
                 Row::time("rtt-1k", "line").bars([4.0, 2.5, 2.5]),
                 Row::time("rtt-1k-in-place", "line"),
@@ -54,7 +58,7 @@ fn mean_ratios(options: &Options) -> Vec<String> {
 }
 
 fn latency(options: &Options) -> Vec<String> {
-    let pairs = ["line-timed", "rtt-48-timed"].map(Pair::start);
+    let pairs = ["line-timed", "rtt-48-timed", "rtt-48-unpinned-timed"].map(Pair::start);
     harness::percentiles("rtt", pairs.into(), options);
     Vec::new()
 }
@@ -65,6 +69,15 @@ fn lead(name: &str) {
         "line-timed" => line::run_lead(name, Some(Stopwatch::start())),
         "rtt-32" => lead_rounds::<32, _>(name, spinning, None),
         "rtt-48" => lead_rounds::<48, _>(name, spinning, None),
+        "rtt-48-adaptive" => lead_rounds::<48, _>(name, adaptive, None),
+        "rtt-48-unpinned" => {
+            harness::unpin();
+            lead_rounds::<48, _>(name, spinning, None);
+        }
+        "rtt-48-unpinned-timed" => {
+            harness::unpin();
+            lead_rounds::<48, _>(name, spinning, Some(Stopwatch::start()));
+        }
         "rtt-48-timed" => lead_rounds::<48, _>(name, spinning, Some(Stopwatch::start())),
         "rtt-typed" => lead_rounds::<TICK, _>(name, Typed, None),
         "rtt-1k" => lead_rounds::<1024, _>(name, spinning, None),
@@ -80,6 +93,11 @@ fn peer(name: &str) {
         "line" | "line-timed" => line::run_peer(),
         "rtt-32" => peer_rounds::<32, _>(spinning),
         "rtt-48" | "rtt-48-timed" => peer_rounds::<48, _>(spinning),
+        "rtt-48-adaptive" => peer_rounds::<48, _>(adaptive),
+        "rtt-48-unpinned" | "rtt-48-unpinned-timed" => {
+            harness::unpin();
+            peer_rounds::<48, _>(spinning);
+        }
         "rtt-typed" => peer_rounds::<TICK, _>(Typed),
         "rtt-1k" => peer_rounds::<1024, _>(spinning),
         "rtt-256" => peer_rounds::<256, _>(spinning),
@@ -91,6 +109,11 @@ fn peer(name: &str) {
 
 fn spinning(port: MessagePort) -> Port {
     Port::new(port, Waiting::Spin)
+}
+
+fn adaptive(port: MessagePort) -> Port {
+    port.set_wait_strategy(WaitStrategy::Adaptive);
+    Port(port)
 }
 
 fn in_place(port: MessagePort) -> Port {

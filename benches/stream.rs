@@ -80,12 +80,19 @@ fn in_turns<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Stri
 
 fn short_messages(options: &Options) -> Vec<String> {
     println!("\nshort messages; rtrb-u64: two threads of one process, {RTRB_CAPACITY} slots");
-    let ours = ["stream-8", "stream-8-batch", "stream-56", "stream-56-1m"];
+    let ours = [
+        "stream-8",
+        "stream-8-batch",
+        "stream-56",
+        "stream-56-in-place",
+        "stream-56-1m",
+    ];
     let rows = [
         Row::rate("rtrb-u64", "rtrb-u64"), // how much the rival differs from itself
         Row::rate("stream-8", "rtrb-u64").bar(0.5),
         Row::rate("stream-8-batch", "rtrb-u64").bar(1.3),
         Row::rate("stream-56", "rtrb-u64"),
+        Row::rate("stream-56-in-place", "rtrb-u64"),
         Row::rate("stream-56-1m", "rtrb-u64"),
     ];
     let cycle = in_turns(ours.map(|ours| (ours, "rtrb-u64")));
@@ -164,7 +171,7 @@ fn lead(name: &str) {
         "rtrb-u64" => lead_rtrb(),
         "stream-8" => lead_stream::<8>(name, CAPACITY),
         "stream-8-batch" => lead_batches(name),
-        "stream-56" => lead_stream::<56>(name, CAPACITY),
+        "stream-56" | "stream-56-in-place" => lead_stream::<56>(name, CAPACITY),
         // Only in the build that is called so.
         "no-wake" if cfg!(ringport_no_wake) => lead_stream::<56>(name, CAPACITY),
         "stream-56-1m" => lead_stream::<56>(name, MIB),
@@ -186,6 +193,7 @@ fn peer(name: &str) {
         "line" => line::run_peer(),
         "stream-8" | "stream-8-batch" => peer_stream::<8>(copied),
         "stream-56" | "no-wake" | "stream-56-1m" => peer_stream::<56>(copied),
+        "stream-56-in-place" => peer_stream::<56>(Port::in_place),
         "stream-56-fenced" => {
             ringport::set_barrier(Barrier::Fence);
             peer_stream::<56>(copied);

@@ -105,6 +105,13 @@ impl Buffer {
         self.ports.take()
     }
 
+    /// Closes the ports that nobody has taken.
+    #[cold]
+    #[inline(never)]
+    fn close_ports(&self) {
+        drop(self.ports.take());
+    }
+
     pub(crate) fn port_count(&self) -> usize {
         let ports = self.ports.take();
         let count = ports.len();
@@ -142,13 +149,6 @@ impl Drop for Buffer {
         // SAFETY: allocated in `new` with this layout.
         unsafe { dealloc(self.memory.as_ptr(), self.layout) }
     }
-}
-
-/// Closes ports that nobody has taken.
-#[cold]
-#[inline(never)]
-fn close(ports: Vec<MessagePort>) {
-    drop(ports);
 }
 
 /// Buffers that wait for the next message: at most four, each at most the power of two above this port's
@@ -190,7 +190,7 @@ impl Pool {
     #[inline(always)]
     pub(crate) fn put_back(&self, mut buffer: Box<Buffer>) {
         if !buffer.ports.get_mut().is_empty() {
-            close(buffer.take_ports());
+            buffer.close_ports();
         }
         if let Some(other) = self.first.replace(Some(buffer)) {
             self.keep(other);

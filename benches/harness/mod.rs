@@ -51,6 +51,8 @@ use std::process::{self, Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 const ROLE: &str = "RINGPORT_BENCH_ROLE";
 const CPUS: &str = "RINGPORT_BENCH_CPUS";
@@ -213,6 +215,14 @@ fn pin(cpu: usize) {
 /// Moves the calling thread to the peer's CPU, for rivals that are threads of the lead.
 pub fn pin_to_peer_cpu() {
     pin(cpus().expect("the lead has checked")[1]);
+}
+
+/// Lets the calling thread run on any CPU that the machine has, as programs do that say nothing.
+pub fn unpin() {
+    let mut all = CpuSet::new();
+    let count = CpuSet::count();
+    (0..count).for_each(|cpu| all.set(cpu).expect("within the count"));
+    sched_setaffinity(Pid::from_raw(0), &all).expect("some of them exist");
 }
 
 fn cpu_model() -> String {

@@ -33,10 +33,11 @@ pub(crate) struct Consumer {
     taken: Cell<u64>,
     /// Where nothing was found last.
     found_nothing: Cell<u64>,
-    /// Records handed out in place, oldest first. Room goes back up to the oldest not yet returned.
-    held: RefCell<VecDeque<Held>>,
-    /// Whether `held` is empty, without borrowing it.
-    holding: Cell<bool>,
+    /// The oldest record handed out in place; zero, where none can be, if there is none. Room goes back up to
+    /// there.
+    oldest_held: Cell<u64>,
+    /// Those handed out in place after that one.
+    held_later: RefCell<VecDeque<Held>>,
 }
 
 impl Consumer {
@@ -48,8 +49,8 @@ impl Consumer {
             own,
             taken: Cell::new(read),
             found_nothing: Cell::new(read),
-            held: RefCell::new(VecDeque::new()),
-            holding: Cell::new(false),
+            oldest_held: Cell::new(0),
+            held_later: RefCell::default(),
         }
     }
 
@@ -159,52 +160,67 @@ impl Consumer {
     }
 
     /// Takes a record that stays in place until [`put_back`](Consumer::put_back).
+    #[inline(always)]
     pub(crate) fn hold(&self, record: &Record) {
         self.taken.set(record.end);
-        self.holding.set(true);
-        self.held.borrow_mut().push_back(Held {
-            position: record.position,
+        if self.oldest_held.get() == 0 {
+            self.oldest_held.set(record.position);
+        } else {
+            self.hold_later(record.position);
+        }
+    }
+
+    #[cold]
+    fn hold_later(&self, position: u64) {
+        self.held_later.borrow_mut().push_back(Held {
+            position,
             returned: false,
         });
     }
 
     /// Ends the use of the record at `position` in place.
+    #[inline(always)]
     pub(crate) fn put_back(&self, position: u64) {
-        let mut held = self.held.borrow_mut();
-        match held.front() {
-            Some(oldest) if oldest.position == position => {
-                held.pop_front();
-                while held.front().is_some_and(|held| held.returned) {
-                    held.pop_front();
-                }
-                self.holding.set(!held.is_empty());
-                drop(held);
-                self.give_back();
+        if position == self.oldest_held.get() && self.held_later.borrow().is_empty() {
+            self.oldest_held.set(0);
+            self.give_back();
+        } else {
+            self.put_back_one_of_many(position);
+        }
+    }
+
+    #[cold]
+    fn put_back_one_of_many(&self, position: u64) {
+        let mut later = self.held_later.borrow_mut();
+        if position == self.oldest_held.get() {
+            while later.front().is_some_and(|held| held.returned) {
+                later.pop_front();
             }
-            _ => {
-                let behind = |held: &Held| held.position.wrapping_sub(position) as i64;
-                if let Ok(at) = held.binary_search_by_key(&0, behind) {
-                    held[at].returned = true;
-                }
+            let oldest = later.pop_front().map_or(0, |held| held.position);
+            drop(later);
+            self.oldest_held.set(oldest);
+            self.give_back();
+        } else {
+            let behind = |held: &Held| held.position.wrapping_sub(position) as i64;
+            if let Ok(at) = later.binary_search_by_key(&0, behind) {
+                later[at].returned = true;
             }
+        }
+    }
+
+    /// Up to where nothing is in use any more.
+    #[inline(always)]
+    fn given(&self) -> u64 {
+        match self.oldest_held.get() {
+            0 => self.taken.get(),
+            oldest => oldest,
         }
     }
 
     /// Tells the producer up to where it may write again.
     #[inline(always)]
     fn give_back(&self) {
-        if self.holding.get() {
-            self.give_back_held();
-        } else {
-            self.store_read_position(self.taken.get());
-        }
-    }
-
-    #[cold]
-    fn give_back_held(&self) {
-        if let Some(oldest) = self.held.borrow().front() {
-            self.store_read_position(oldest.position);
-        }
+        self.store_read_position(self.given());
     }
 
     #[inline(always)]
@@ -219,8 +235,8 @@ impl Consumer {
 
     /// Gives all room back, also that of records held in place and never returned.
     pub(crate) fn abandon_held(&self) {
-        self.held.borrow_mut().clear();
-        self.holding.set(false);
+        self.held_later.borrow_mut().clear();
+        self.oldest_held.set(0);
         self.give_back();
     }
 
@@ -231,13 +247,10 @@ impl Consumer {
     /// every message. But when the last message was taken while some are held in place, nobody knows
     /// whether that will ever be.
     pub(crate) fn should_wake_poster(&self, target: u64, written: u64) -> bool {
-        let held = self.held.borrow();
-        let given = held
-            .front()
-            .map_or(self.taken.get(), |oldest| oldest.position);
+        let given = self.given();
         let quarter_free = written.wrapping_sub(given) <= self.ring.capacity() as u64 / 4 * 3;
-        given.wrapping_sub(target) as i64 >= 0
-            && (quarter_free || !held.is_empty() && !self.has_news())
+        let holds = self.oldest_held.get() != 0;
+        given.wrapping_sub(target) as i64 >= 0 && (quarter_free || holds && !self.has_news())
     }
 }
 
