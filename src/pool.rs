@@ -88,7 +88,7 @@ impl Buffer {
         (self.position != 0).then_some(self.position)
     }
 
-    /// Shows nothing in place any more, and no bytes.
+    /// Shows nothing in place any more, and no bytes; its memory can be used again.
     #[inline(always)]
     pub(crate) fn end_lending(&mut self) {
         self.shown = self.memory;

@@ -11,6 +11,8 @@
 //! Positions count bytes and go on from lap to lap, modulo 2^64; masking one gives its offset.
 
 mod consumer;
+#[cfg(not(loom))]
+mod hint;
 pub(crate) mod layout;
 mod memory;
 mod producer;

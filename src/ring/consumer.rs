@@ -123,8 +123,8 @@ impl Consumer {
     }
 
     /// Fetches lines some messages before they are read: each header says where the next one stands, so that
-    /// otherwise one line would be waited for after the other. Only in the middle of a stream. A consumer that is
-    /// close behind would take lines from a producer that is writing them.
+    /// otherwise one line would be waited for after the other. Only in the middle of a stream, and for records of
+    /// a line or more: a consumer that is close behind would take lines from a producer that is writing them.
     #[inline(always)]
     fn fetch_ahead(&self, position: u64, end: u64) {
         if position.wrapping_sub(self.found_nothing.get()) >= 2 * FETCH_AHEAD {

@@ -397,3 +397,34 @@ fn loom_publishing_without_release_is_noticed() {
         posting.join().unwrap();
     });
 }
+
+#[test]
+fn loom_what_was_zeroed_ahead_is_no_message() {
+    loom::model(|| {
+        let (poster, taker) = channel(256, 8);
+        // An earlier lap left what looks like messages, everywhere but at the first header.
+        let stale = super::layout::message_header(8, 0, 0, 0);
+        for at in (24..256).step_by(16) {
+            taker.memory.word(at).store(stale, Ordering::Relaxed);
+        }
+        let posting = thread::spawn(move || {
+            poster.producer.zero_ahead();
+            poster.post(&[1]).unwrap();
+            poster.producer.zero_ahead();
+            poster.post(&[2]).unwrap();
+        });
+        let mut expected = 1;
+        for _ in 0..4 {
+            if let Some(words) = taker.take() {
+                assert_eq!(words, [expected]);
+                expected += 1;
+            }
+        }
+        posting.join().unwrap();
+        while let Some(words) = taker.take() {
+            assert_eq!(words, [expected]);
+            expected += 1;
+        }
+        assert_eq!(expected, 3);
+    });
+}

@@ -16,13 +16,13 @@ pub(crate) use model::{Memory, Shared};
 
 #[cfg(not(loom))]
 mod native {
-    use super::prefetch;
+    use crate::ring::hint::Hints;
     use crate::ring::layout::LINE;
     use crate::sync::AtomicU64;
     use core::ops::Deref;
     use core::ptr::NonNull;
 
-    /// Up to so many bytes are copied word by word.
+    /// Up to so many bytes are copied word by word, in no more instructions than the way to `memcpy` takes.
     const SHORT: usize = 32;
 
     /// The bytes of one ring. Copying it copies the pointer.
@@ -30,6 +30,7 @@ mod native {
     pub(crate) struct Memory {
         base: NonNull<u8>,
         len: usize,
+        hints: Hints,
     }
 
     // SAFETY: it is a pointer to memory that is meant to be shared; all access is by atomics or by
@@ -42,7 +43,8 @@ mod native {
         /// `base` points to `len` readable and writable bytes, aligned to 128, that stay so while
         /// any copy of the result is used, and that no Rust reference covers.
         pub(crate) unsafe fn new(base: NonNull<u8>, len: usize) -> Memory {
-            Memory { base, len }
+            let hints = Hints::of_this_processor();
+            Memory { base, len, hints }
         }
 
         pub(crate) fn len(&self) -> usize {
@@ -114,21 +116,21 @@ mod native {
         /// Has the cache line at `offset` fetched, to be read soon.
         #[inline(always)]
         pub(crate) fn fetch_to_read(&self, offset: usize) {
-            prefetch::to_read(self.ptr(offset));
+            self.hints.to_read(self.ptr(offset));
         }
 
         /// Has the cache line at `offset` fetched, and taken from the other CPU, to be written soon.
         #[inline(always)]
         pub(crate) fn fetch_to_write(&self, offset: usize) {
-            prefetch::to_write(self.ptr(offset));
+            self.hints.to_write(self.ptr(offset));
         }
 
         /// Offers the cache lines from `offset` on to the other CPU, if this processor can do that.
         #[inline(always)]
         pub(crate) fn push_out(&self, offset: usize, len: usize) {
-            if prefetch::can_push_out() {
+            if self.hints.can_push_out() {
                 for line in (offset..offset + len).step_by(LINE) {
-                    prefetch::push_out(self.ptr(line));
+                    self.hints.push_out(self.ptr(line));
                 }
             }
         }
@@ -164,68 +166,6 @@ mod native {
             // SAFETY: `new` vouches for it.
             unsafe { self.0.as_ref() }
         }
-    }
-}
-
-#[cfg(not(loom))]
-mod prefetch {
-    //! Hints to the processor, which change nothing but time. `core` has no stable one for lines to be
-    //! written.
-
-    use core::arch::asm;
-    use core::ptr::NonNull;
-    #[cfg(target_arch = "x86_64")]
-    use std::sync::OnceLock;
-
-    #[inline(always)]
-    pub(super) fn to_read(line: NonNull<u8>) {
-        // SAFETY: a hint that reads and writes nothing and never faults.
-        unsafe {
-            #[cfg(target_arch = "x86_64")]
-            asm!("prefetcht0 [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
-            #[cfg(target_arch = "aarch64")]
-            asm!("prfm pldl1keep, [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
-        }
-    }
-
-    /// `prefetchw` does nothing on processors that do not have it: it was a documented no-operation in the
-    /// first of Intel's with 64 bits, and AMD's all have it.
-    #[inline(always)]
-    pub(super) fn to_write(line: NonNull<u8>) {
-        // SAFETY: a hint that reads and writes nothing and never faults.
-        unsafe {
-            #[cfg(target_arch = "x86_64")]
-            asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
-            #[cfg(target_arch = "aarch64")]
-            asm!("prfm pstl1keep, [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
-        }
-    }
-
-    /// Moves a line to the cache that the CPUs share, from where another one gets it sooner.
-    #[inline(always)]
-    pub(super) fn push_out(line: NonNull<u8>) {
-        // SAFETY: a hint that changes no byte and never faults.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            asm!("cldemote [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags));
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = line;
-    }
-
-    /// Whether [`push_out`] does anything: CLDEMOTE is bit 25 of ECX in CPUID's leaf 7 (Intel's manual).
-    #[inline(always)]
-    pub(super) fn can_push_out() -> bool {
-        #[cfg(target_arch = "x86_64")]
-        {
-            static CAN: OnceLock<bool> = OnceLock::new();
-            *CAN.get_or_init(|| {
-                use core::arch::x86_64::{__cpuid, __cpuid_count};
-                __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ecx & 1 << 25 != 0
-            })
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        false
     }
 }
 

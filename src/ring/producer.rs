@@ -18,7 +18,8 @@ fn until_line(position: u64) -> u64 {
     (RECORD_HEADER as u64).wrapping_sub(position) & (LINE as u64 - 1)
 }
 
-/// Longest record whose lines are pushed out, in bytes: beyond some pages the way itself is what takes time.
+/// What is longer is not pushed out, in bytes: there the lines' way takes the time, whoever begins it. (Measured at 128
+/// bytes to 1 KiB; the rest is a guess.)
 const MOST_PUSHED_OUT: i64 = 8192;
 
 /// Why there is no place for a record.
@@ -258,7 +259,8 @@ impl Producer {
         }
     }
 
-    /// Whether the word at `position` was zeroed ahead and is still zero. Then storing it again would
+    /// Whether the word at `position`, where a record can begin, is the first such word of a line, was zeroed
+    /// ahead and is still zero. Then storing it again would
     /// only fetch its cache line back, which the waiting consumer's prefetcher may have taken.
     #[inline(always)]
     fn is_zero(&self, position: u64) -> bool {
@@ -419,14 +421,14 @@ impl Producer {
         self.memory
             .word(self.ring.offset(draft.start))
             .store(draft.first, Ordering::Release);
+        self.write.set(draft.cursor);
+        self.last_size
+            .set(draft.cursor.wrapping_sub(draft.start) as usize);
         if is_zero {
             self.push_out(&draft);
         } else {
             self.fetch_ahead(&draft);
         }
-        self.write.set(draft.cursor);
-        self.last_size
-            .set(draft.cursor.wrapping_sub(draft.start) as usize);
     }
 
     /// Takes lines from the consumer, which has long read them, some posts before they are written. Else every
@@ -451,13 +453,15 @@ impl Producer {
         }
     }
 
-    /// Offers the record's lines to the consumer, but for the first, which it is spinning for. From a side that
-    /// waits before it posts: nothing else is under way then, and the peer is waiting for just this record.
-    #[cold]
+    /// Offers the draft's lines to the consumer, but for the first, which it is spinning for. From a side that
+    /// waits before it posts: nothing else is under way then, and the peer is waiting for just this.
+    // A call, as most messages of such a side are one line, for which there is nothing to do.
     #[inline(never)]
     fn push_out(&self, draft: &Draft) {
-        let second = (draft.start | (LINE as u64 - 1)) + 1;
-        let len = draft.cursor.wrapping_sub(second) as i64;
+        let second = (draft.start | (LINE as u64 - 1)).wrapping_add(1);
+        // The line of the next header, which this side is about to write, stays here.
+        let end = draft.cursor.wrapping_sub(RECORD_HEADER as u64);
+        let len = end.wrapping_sub(second) as i64;
         if len > 0 && len <= MOST_PUSHED_OUT {
             let offset = self.ring.offset(second);
             if offset + len as usize <= self.ring.capacity() {
@@ -481,6 +485,9 @@ impl Producer {
         } else {
             write
         };
+        if until.wrapping_sub(from) as i64 <= 0 {
+            return;
+        }
         let mut position = from.wrapping_add(until_line(from));
         while until.wrapping_sub(position) as i64 > 0 {
             // Relaxed, because the publishing store orders all of them.
