@@ -68,14 +68,7 @@ fn main() {
 }
 
 fn path() -> PathBuf {
-    [
-        env!("CARGO_MANIFEST_DIR"),
-        "benches",
-        "record",
-        "instructions.csv",
-    ]
-    .iter()
-    .collect()
+    harness::record_folder().join("instructions.csv")
 }
 
 /// What `--record` wrote: instructions by workload and side.
