@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use harness::ports::Port;
-use harness::ticks::{TICK, Typed};
 use harness::work::End;
 use harness::{Waiting, payload};
 use ringport::{ChannelOptions, MessageChannel};
@@ -22,7 +21,7 @@ use ringport::{ChannelOptions, MessageChannel};
 /// In the workload's process: which one it is, how many messages it posts, and how many it receives.
 const WORKLOAD: &str = "RINGPORT_BENCH_WORKLOAD";
 
-const WORKLOADS: [&str; 3] = ["bytes-48", "bytes-48-in-place", "typed-24"];
+const WORKLOADS: [&str; 2] = ["bytes-48", "bytes-48-in-place"];
 
 /// Messages that are too few, and enough. The difference is what is counted.
 const FEW: u64 = 1_000;
@@ -111,7 +110,6 @@ fn work(workload: &str) {
     match kind {
         "bytes-48" => exchange::<48>(one, two, &counts),
         "bytes-48-in-place" => exchange::<48>(one, two.in_place(), &counts),
-        "typed-24" => exchange::<TICK>(Typed(one.0), Typed(two.0), &counts),
         _ => panic!("no workload is called {kind}"),
     }
 }

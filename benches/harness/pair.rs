@@ -73,7 +73,8 @@ impl Pair {
     pub fn slice(&mut self, length: Duration) -> Slice {
         let units = self.units;
         Order {
-            warm_up: units / 10,
+            // Many short units, or as many as there are.
+            warm_up: (1000 + units / 20).min(units),
             units,
         }
         .send(&self.orders);
