@@ -40,7 +40,7 @@ pub use latency::percentiles;
 pub use pair::Pair;
 pub use ports::{peer_with_port, peer_with_port_of, port_to_lead};
 pub use record::record_folder;
-pub use report::{Findings, plain_bar};
+pub use report::{Finding, Findings, plain_bar};
 pub use stopwatch::Stopwatch;
 
 use std::env;
@@ -145,7 +145,7 @@ impl Options {
         Options {
             bench,
             quick,
-            rounds: rounds.unwrap_or(if quick { 5 } else { 40 }),
+            rounds: rounds.unwrap_or(if quick { 3 } else { 40 }),
             slice: Duration::from_millis(if quick { 30 } else { 100 }),
             contests,
             record: record.then(|| record::Run::begin(cpus)),

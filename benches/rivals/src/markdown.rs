@@ -1,11 +1,17 @@
 //! A contest as a Markdown table.
 
-use crate::harness::Findings;
+use crate::harness::{Finding, Findings};
 
 /// Prints a table for each regime that occurred, and who could not take part.
 pub fn print(findings: &Findings, work: &str, length: usize, unable: &[&str]) {
     let streams = work == "stream";
     for (regime, [_, line, _]) in &findings.floors {
+        // A bar is told elsewhere.
+        let is_told = |found: &&Finding| found.regime == *regime && found.row.target.is_none();
+        let found: Vec<_> = findings.found.iter().filter(is_told).collect();
+        if found.is_empty() {
+            continue;
+        }
         println!(
             "{}: the line takes {line:.0} ns there and back\n",
             regime.name()
@@ -16,12 +22,7 @@ pub fn print(findings: &Findings, work: &str, length: usize, unable: &[&str]) {
             println!("| carrier | ns there and back | ÷ line | time ÷ ringport's (quartiles) |");
         }
         println!("|---|{}", "--:|".repeat(if streams { 4 } else { 3 }));
-        // A bar is told elsewhere.
-        let found = findings
-            .found
-            .iter()
-            .filter(|found| found.row.target.is_none());
-        for found in found.filter(|found| found.regime == *regime) {
+        for found in found {
             let each = found.each;
             let columns = if streams {
                 format!(
