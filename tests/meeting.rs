@@ -282,6 +282,10 @@ fn a_client_that_waits_is_refused_when_the_listener_goes() {
     assert_eq!(next(&port), b"listening");
     // SAFETY: the process is a child that has not been waited for; its number is its own.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGSTOP) }, 0);
+    // A process on another CPU goes on until the signal gets there, and could accept the client meanwhile.
+    common::until("the listening process stands still", || {
+        common::state(child.id(), child.id()) == Some('T')
+    });
     let (client, thread) = connecting(&path);
     common::until_asleep(std::process::id(), thread);
     kill(&mut child);
