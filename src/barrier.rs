@@ -42,6 +42,30 @@ pub(crate) enum Pace {
     Slice,
 }
 
+/// The barrier that must stand between saying that this side sleeps and looking once more. One is enough for any
+/// number of ports: the dearest that one of them asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[must_use]
+pub(crate) enum Owed {
+    Fence,
+    Membarrier,
+}
+
+impl Owed {
+    pub(crate) fn pay(self) -> Pace {
+        match self {
+            Owed::Fence => {
+                // ORDERING: SeqCst pairs with the fence in `look_fenced`.
+                fence(Ordering::SeqCst);
+                Pace::Unbounded
+            }
+            // The kernel passes a full barrier on the caller's CPU as well.
+            Owed::Membarrier if membarrier::issue() => Pace::Unbounded,
+            Owed::Membarrier => Pace::Slice,
+        }
+    }
+}
+
 /// One endpoint's view of the two state words.
 pub(crate) struct Signal {
     own: Shared<Endpoint>,
@@ -125,19 +149,21 @@ impl Signal {
     }
 
     /// Says that this side is about to sleep. It must look once more before it does.
+    #[cfg(loom)]
     pub(crate) fn arm(&self, wants: u32) -> Pace {
-        // ORDERING: AcqRel publishes the room target; the barrier below orders the next look.
+        self.announce(wants).pay()
+    }
+
+    /// The same without the barrier that must come before the look.
+    pub(crate) fn announce(&self, wants: u32) -> Owed {
+        // ORDERING: AcqRel publishes the room target; the barrier owed orders the next look.
         self.own
             .state
             .fetch_or(wants | state::FENCED, Ordering::AcqRel);
         if self.fenced.replace(true) {
-            // ORDERING: SeqCst pairs with the fence in `look_fenced`.
-            fence(Ordering::SeqCst);
-            Pace::Unbounded
-        } else if membarrier::issue() {
-            Pace::Unbounded
+            Owed::Fence
         } else {
-            Pace::Slice
+            Owed::Membarrier
         }
     }
 

@@ -62,6 +62,10 @@ pub(crate) struct Doorbell {
     /// Sleeps until the next drain.
     drain_in: Cell<u32>,
     clogged: Cell<bool>,
+    /// Whether rings were read since somebody asked.
+    has_read: Cell<bool>,
+    /// Whether [`raise`](Doorbell::raise) is in force.
+    raised: Cell<bool>,
     home: Home,
 }
 
@@ -88,6 +92,8 @@ impl Doorbell {
             // A former holder may have left bytes.
             drain_in: Cell::new(0),
             clogged: Cell::new(false),
+            has_read: Cell::new(false),
+            raised: Cell::new(false),
             home,
         }
     }
@@ -151,6 +157,7 @@ impl Doorbell {
 
     fn read_rings(&self) -> Front {
         self.drain_in.set(SLEEPS_A_DRAIN);
+        self.has_read.set(true);
         let front = self.read_rings_once();
         if front != Front::Corrupt {
             return front;
@@ -171,6 +178,13 @@ impl Doorbell {
     /// ours would fill the socket, and then could not wake anybody.
     pub(crate) fn is_clogged(&self) -> bool {
         self.clogged.get()
+    }
+
+    /// Whether rings may have been read since this was asked last. Whoever watches the socket by an epoll of his own
+    /// does not hear of those, and must look himself.
+    #[inline(always)]
+    pub(crate) fn has_read(&self) -> bool {
+        self.has_read.replace(false)
     }
 
     /// Sends descriptors, as number `sequence` in this direction.
@@ -268,11 +282,39 @@ impl Doorbell {
         }
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|errno| SystemError::new("epoll_create1", errno))?;
-        let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         epoll
-            .add(&*self.socket, EpollEvent::new(events, 0))
+            .add(&*self.socket, EpollEvent::new(RINGS, 0))
             .map_err(|errno| SystemError::new("epoll_ctl", errno))?;
         Ok(self.epoll.get_or_init(|| epoll))
+    }
+
+    /// Makes the descriptor of [`poll_fd`](Doorbell::poll_fd) readable as if the bell had rung: a ring for one of
+    /// several that wait there was taken by another.
+    #[cold]
+    pub(crate) fn raise(&self) {
+        if let Some(epoll) = self.epoll.get() {
+            // A socket that takes more, as it always does, counts as an event until the next sleep.
+            let events = RINGS | EpollFlags::EPOLLOUT;
+            let _ = epoll.modify(&*self.socket, &mut EpollEvent::new(events, 0));
+            self.raised.set(true);
+        }
+    }
+
+    /// Watches the socket by an epoll of somebody else's, edge-triggered, for rings and hang-ups or hang-ups only.
+    pub(crate) fn add_to(&self, epoll: &Epoll, rings: bool, id: u64) -> Result<(), Errno> {
+        epoll.add(&*self.socket, EpollEvent::new(watched(rings), id))
+    }
+
+    /// Changes what is watched for by an epoll that it was added to.
+    pub(crate) fn change_in(&self, epoll: &Epoll, rings: bool, id: u64) -> Result<(), Errno> {
+        epoll.modify(&*self.socket, &mut EpollEvent::new(watched(rings), id))
+    }
+
+    /// Ends the watching by an epoll that it was added to. A forked child leaves its parent's alone.
+    pub(crate) fn remove_from(&self, epoll: &Epoll) {
+        if self.is_home() {
+            let _ = epoll.delete(&*self.socket);
+        }
     }
 
     /// The descriptor that becomes readable when the bell rings or the peer hangs up.
@@ -284,6 +326,9 @@ impl Doorbell {
     /// handler that ran ends it early.
     pub(crate) fn sleep(&self, timeout: Option<Duration>) -> Result<Line, SystemError> {
         let epoll = self.watch()?;
+        if self.raised.replace(false) {
+            let _ = epoll.modify(&*self.socket, &mut EpollEvent::new(RINGS, 0));
+        }
         let timeout = match timeout {
             None => EpollTimeout::NONE,
             Some(timeout) => {
@@ -298,8 +343,7 @@ impl Doorbell {
         match epoll.wait(&mut events, timeout) {
             Ok(0) | Err(Errno::EINTR) => Ok(Line::Quiet),
             Ok(_) => {
-                let hang_up = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
-                if events[0].events().intersects(hang_up) {
+                if is_hang_up(events[0].events()) {
                     Ok(self.drain())
                 } else {
                     Ok(Line::Quiet)
@@ -342,6 +386,24 @@ impl Drop for Doorbell {
         // SAFETY: nobody uses the socket after this.
         unsafe { ManuallyDrop::drop(&mut self.socket) }
     }
+}
+
+/// What epoll is asked for: edges of rings and of hang-ups.
+const RINGS: EpollFlags = EpollFlags::EPOLLIN
+    .union(EpollFlags::EPOLLRDHUP)
+    .union(EpollFlags::EPOLLET);
+
+fn watched(rings: bool) -> EpollFlags {
+    if rings {
+        RINGS
+    } else {
+        RINGS.difference(EpollFlags::EPOLLIN)
+    }
+}
+
+/// Whether what epoll tells is that the peer has hung up.
+pub(crate) fn is_hang_up(events: EpollFlags) -> bool {
+    events.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
 }
 
 /// Numbers repeat after 128; at most 64 of them are under way.

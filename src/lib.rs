@@ -77,7 +77,7 @@ pub use {
     receive::Iter,
     reserve::{Batch, Slot},
     stats::Stats,
-    wait::{Armed, Interest, WaitStrategy},
+    wait::{Armed, Interest, WaitStrategy, wait_any},
     worker::{Worker, parent_port},
 };
 

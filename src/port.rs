@@ -42,6 +42,8 @@ pub struct MessagePort {
     pub(crate) trusted: Cell<bool>,
     /// The interest a foreign loop waits for, as WANTS bits.
     pub(crate) armed: Cell<u32>,
+    /// The WANTS bits that somebody waits for whatever else is called: an event loop, a task, `poll_recv`.
+    pub(crate) standing: Cell<u32>,
     pub(crate) patrol: Patrol,
     // Fields are dropped in this order: the doorbell says goodbye in the segment, so that one is last.
     pub(crate) doorbell: Doorbell,
@@ -71,6 +73,7 @@ impl MessagePort {
             reserved: Cell::new(false),
             trusted: Cell::new(false),
             armed: Cell::new(0),
+            standing: Cell::new(0),
             patrol: Patrol::default(),
             doorbell,
             segment,
@@ -103,12 +106,7 @@ impl MessagePort {
     /// Why the channel has ended, as far as can be known now. Messages may still wait to be received.
     pub fn close_reason(&self) -> Option<CloseReason> {
         if self.is_home() && self.known_end().is_none() {
-            self.note(if self.armed.get() == 0 {
-                self.doorbell.drain()
-            } else {
-                // A foreign loop waits: the doorbell's bytes are what wakes it, so they stay.
-                self.doorbell.look()
-            });
+            self.listen_in();
         }
         self.ended.get()
     }

@@ -191,7 +191,7 @@ impl MessagePort {
     }
 
     #[inline(always)]
-    fn attempt_bytes(&self, bytes: &[u8]) -> Result<Option<()>, PostError> {
+    pub(crate) fn attempt_bytes(&self, bytes: &[u8]) -> Result<Option<()>, PostError> {
         self.check_open()?;
         if self.reserved.get() {
             return Err(PostError::Busy);
@@ -208,7 +208,7 @@ impl MessagePort {
 
     /// `hint` keeps the archive's length, once an attempt has found it, for the next.
     #[inline]
-    fn attempt_message<T: Message>(
+    pub(crate) fn attempt_message<T: Message>(
         &self,
         value: &T,
         hint: &Cell<usize>,

@@ -88,10 +88,7 @@ pub(crate) fn wait_for(
         events,
         revents: 0,
     };
-    let timeout = timeout.map(|timeout| libc::timespec {
-        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
-    });
+    let timeout = timeout.map(timespec);
     let limit = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: one valid pollfd, a valid timespec or none, no signal mask.
     let ready = unsafe { libc::ppoll(&mut poll, 1, limit, ptr::null()) };
@@ -99,5 +96,12 @@ pub(crate) fn wait_for(
         Ok(ready) => Ok(ready > 0),
         Err(Errno::EINTR) => Ok(true),
         Err(errno) => Err(SystemError::new("ppoll", errno)),
+    }
+}
+
+pub(crate) fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(duration.subsec_nanos()),
     }
 }

@@ -1,0 +1,269 @@
+//! Waiting in an event loop that this library knows nothing of.
+//!
+//! [`arm`](MessagePort::arm) says once what is waited for, and any other call ends that. What
+//! [`poll_recv`](MessagePort::poll_recv) and its like wait for stands until it comes: two of them can wait side by
+//! side. All share one descriptor, so that each, when it takes notice of a ring, looks whether it was the
+//! other's, and if so makes the descriptor readable again.
+
+use super::{SLICE, WANTS_EITHER};
+use crate::barrier::Pace;
+use crate::error::{FORKED, PostError, RecvError, SystemError};
+use crate::message::{Message, MessageEvent};
+use crate::port::MessagePort;
+use crate::ring::Refused;
+use crate::ring::layout::{RECORD_ALIGN, items_size, state};
+use crate::transfer::MOST_PORTS;
+use core::cell::Cell;
+use core::task::Poll;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// What to be told of by [`MessagePort::arm`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Interest {
+    /// A message has come.
+    Message,
+    /// There is room for a message of so many bytes. To be told, a quarter of the ring must be free as
+    /// well, unless the peer holds messages in place.
+    Room(usize),
+    /// Either of the two.
+    Either(usize),
+    /// A message of so many bytes can be posted with ports: there is room for it, and fewer than 64 of its
+    /// kind wait to be received.
+    Transfer(usize),
+    /// A message has come, or one can be posted with ports.
+    MessageOrTransfer(usize),
+}
+
+/// What [`MessagePort::arm`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Armed {
+    /// Nothing yet: [`MessagePort::as_fd`] becomes readable when there is.
+    Wait,
+    /// What was asked for is there already, or the channel has ended.
+    Ready,
+}
+
+/// Waiting in a foreign event loop.
+impl MessagePort {
+    /// Says what this port waits for, once, and whether it is there already.
+    ///
+    /// After [`Armed::Wait`], [`as_fd`](MessagePort::as_fd) becomes readable when it comes, or when the
+    /// channel ends. A call that posts or receives ends the waiting; so does the event. It may become readable
+    /// for nothing, so arm again until it says [`Armed::Ready`].
+    ///
+    /// # Errors
+    ///
+    /// When the process is out of descriptors: the first call needs one. In a forked child.
+    pub fn arm(&self, interest: Interest) -> Result<Armed, io::Error> {
+        self.check_home()?;
+        self.disarm();
+        // Empties the descriptor's ready list, so that it becomes readable anew.
+        let line = self.doorbell.sleep(Some(Duration::ZERO));
+        self.note(line.map_err(|error| error.source)?);
+        self.note(self.doorbell.drain());
+        let (wants, room, place) = match interest {
+            Interest::Message => (state::WANTS_MESSAGE, None, false),
+            Interest::Room(len) => (state::WANTS_ROOM, Some(len), false),
+            Interest::Either(len) => (WANTS_EITHER, Some(len), false),
+            Interest::Transfer(len) => (state::WANTS_ROOM, Some(len), true),
+            Interest::MessageOrTransfer(len) => (WANTS_EITHER, Some(len), true),
+        };
+        if let Some(len) = room {
+            // As many ports as can be.
+            let items = if place { items_size(MOST_PORTS) } else { 0 };
+            self.want_room_for(len.saturating_add(items));
+        }
+        self.transfers.wants_place.set(place);
+        self.remind();
+        let armed = self.arm_if_not_ready(wants);
+        if armed == Armed::Ready {
+            self.transfers.wants_place.set(false);
+        }
+        Ok(armed)
+    }
+
+    fn arm_if_not_ready(&self, wants: u32) -> Armed {
+        if self.is_ready(wants) {
+            return Armed::Ready;
+        }
+        if self.doorbell.is_clogged() {
+            // No more rings can be asked for, so nothing could wake the caller. Tell it to try, not too often.
+            std::thread::sleep(SLICE);
+            return Armed::Ready;
+        }
+        self.zero_ahead(wants);
+        // If the barrier failed, there is no sleep here to cut short: wait until it must have worked.
+        if self.arm_for(wants) == Pace::Slice {
+            std::thread::sleep(SLICE);
+        }
+        self.armed.set(wants);
+        if self.is_ready(wants) {
+            self.disarm();
+            return Armed::Ready;
+        }
+        Armed::Wait
+    }
+
+    /// The descriptor to poll for reading after [`arm`](MessagePort::arm), edge- or level-triggered. It is
+    /// this port's own and stays the same; do not read from it.
+    ///
+    /// # Errors
+    ///
+    /// When the process is out of descriptors: the first call needs one. In a forked child.
+    pub fn as_fd(&self) -> Result<BorrowedFd<'_>, io::Error> {
+        self.check_home()?;
+        self.doorbell.poll_fd().map_err(|error| error.source)
+    }
+
+    fn check_home(&self) -> Result<(), io::Error> {
+        if self.is_home() {
+            Ok(())
+        } else {
+            Err(io::Error::other(FORKED))
+        }
+    }
+
+    /// Has waits for room wait for that of a message of `len` bytes, and for none if there is some now, or
+    /// never will be.
+    pub(crate) fn want_room_for(&self, len: usize) {
+        let cursor = self.producer.draft().cursor();
+        // One that is full remembers what it lacked.
+        let place = self.producer.place(cursor, len, RECORD_ALIGN);
+        if !matches!(place, Err(Refused::Full)) {
+            self.producer.want_nothing();
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn disarm(&self) {
+        if self.armed.get() != 0 {
+            self.disarm_now();
+        }
+    }
+
+    #[cold]
+    fn disarm_now(&self) {
+        self.transfers.wants_place.set(false);
+        let armed = self.armed.replace(0);
+        self.take_back(armed);
+    }
+}
+
+/// Polling: an attempt that, when it fails, leaves word of what it waits for.
+///
+/// `Pending` says that [`as_fd`](MessagePort::as_fd) becomes readable when the attempt may succeed, or the channel
+/// has ended. It may become readable for nothing; try again then all that was pending. Receiving and posting can
+/// be pending at once.
+impl MessagePort {
+    /// Receives the next message; if there is none, [`as_fd`](MessagePort::as_fd) becomes readable when there is.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](MessagePort::recv).
+    pub fn poll_recv(&self) -> Poll<Result<MessageEvent<'_>, RecvError>> {
+        loop {
+            match self.try_recv() {
+                Ok(Some(event)) => return Poll::Ready(Ok(event)),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            match self.stand_by(state::WANTS_MESSAGE) {
+                Ok(Armed::Ready) => {}
+                Ok(Armed::Wait) => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Posts a value; if there is no room, [`as_fd`](MessagePort::as_fd) becomes readable when there is.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_message`](MessagePort::post_message).
+    pub fn poll_post<T: Message>(&self, value: &T) -> Poll<Result<(), PostError>> {
+        let hint = Cell::new(0);
+        self.poll_attempt(|| self.attempt_message(value, &hint))
+    }
+
+    /// Posts a message of bytes; if there is no room, [`as_fd`](MessagePort::as_fd) becomes readable when there is.
+    ///
+    /// # Errors
+    ///
+    /// As [`post_bytes`](MessagePort::post_bytes).
+    pub fn poll_post_bytes(&self, bytes: &[u8]) -> Poll<Result<(), PostError>> {
+        self.poll_attempt(|| self.attempt_bytes(bytes))
+    }
+
+    fn poll_attempt(
+        &self,
+        mut attempt: impl FnMut() -> Result<Option<()>, PostError>,
+    ) -> Poll<Result<(), PostError>> {
+        loop {
+            match attempt() {
+                Ok(Some(())) => return Poll::Ready(Ok(())),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            match self.stand_by(state::WANTS_ROOM) {
+                Ok(Armed::Ready) => {}
+                Ok(Armed::Wait) => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn stand_by(&self, wants: u32) -> Result<Armed, SystemError> {
+        // Empties the descriptor's ready list, so that it becomes readable anew.
+        self.note(self.doorbell.sleep(Some(Duration::ZERO))?);
+        self.note(self.doorbell.drain_if_due());
+        if self.doorbell.is_clogged() {
+            // As for `arm`.
+            std::thread::sleep(SLICE);
+            return Ok(Armed::Ready);
+        }
+        let armed = self.stand_armed(wants);
+        self.remind();
+        Ok(armed)
+    }
+
+    /// Check, arm, check again, for what is wanted until it comes.
+    pub(crate) fn stand_armed(&self, wants: u32) -> Armed {
+        self.zero_ahead(wants);
+        let standing = self.standing.get() | wants;
+        self.standing.set(standing);
+        // All of it: a ring for the others may have been taken for one of these.
+        if self.arm_for(standing) == Pace::Slice {
+            std::thread::sleep(SLICE);
+        }
+        if self.is_ready(wants) {
+            self.stand_down(wants);
+            Armed::Ready
+        } else {
+            Armed::Wait
+        }
+    }
+
+    /// Waits for these no more.
+    pub(crate) fn stand_down(&self, wants: u32) {
+        self.standing.set(self.standing.get() & !wants);
+        self.take_back(wants);
+    }
+
+    /// Waits for nothing any more.
+    pub(crate) fn stand_down_all(&self) {
+        self.stand_down(WANTS_EITHER);
+    }
+
+    /// Makes the descriptor readable again if what stands is there: the ring for it was taken by another wait.
+    #[inline(always)]
+    pub(super) fn remind(&self) {
+        let standing = self.standing.get();
+        if standing != 0 && self.is_ready(standing) {
+            self.doorbell.raise();
+        }
+    }
+}
