@@ -1,10 +1,12 @@
 //! What can go wrong: one small enum an operation, each naming the value, the limit, the cause.
 
+mod event_loop;
 mod import;
 mod meeting;
 mod post;
 mod receive;
 
+pub use event_loop::{AddError, DetachError, EventLoopError};
 pub use import::{ImportError, ImportFault};
 pub use meeting::{AcceptError, BindError, ConnectError};
 pub use post::{PostError, ReserveError, TransferError};

@@ -24,6 +24,8 @@ mod doorbell;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+mod event_loop;
+#[cfg(not(loom))]
 mod fork;
 #[cfg(not(loom))]
 mod handle;
@@ -65,8 +67,13 @@ pub use {
     channel::{ChannelOptions, MessageChannel},
     connect::{ConnectOptions, connect, connect_with},
     error::{
-        AcceptError, BindError, Cause, CloseReason, ConnectError, DataError, ImportError,
-        ImportFault, NewError, PostError, RecvError, ReserveError, SpawnError, TransferError,
+        AcceptError, AddError, BindError, Cause, CloseReason, ConnectError, DataError, DetachError,
+        EventLoopError, ImportError, ImportFault, NewError, PostError, RecvError, ReserveError,
+        SpawnError, TransferError,
+    },
+    event_loop::{
+        Attached, ChildId, CloseEvent, EventLoop, ListenerId, LoopWaker, MessageErrorEvent,
+        PortEvent, PortId, TimerId, TypedEvent,
     },
     handle::PortHandle,
     listener::{Credentials, Listener, ListenerOptions},

@@ -62,6 +62,20 @@ impl MessagePort {
         self.deliver_next(next)
     }
 
+    /// The same without a look at the doorbell now and then: for a loop that has it watched.
+    #[inline(always)]
+    pub(crate) fn receive_next(&self) -> Result<Option<MessageEvent<'_>>, RecvError> {
+        self.deliver_next(self.next())
+    }
+
+    /// Why the channel has ended, if nothing waits to be received before that.
+    pub(crate) fn end(&self) -> Option<CloseReason> {
+        match self.next() {
+            Err(End::Closed(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Receives the next message, waiting at most `timeout`; `Ok(None)` if none came.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 use crate::error::{ImportError, SpawnError, SystemError};
 use crate::socket::inode_of;
 use crate::{MessageChannel, MessagePort, NewError, PortHandle};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 use std::io;
@@ -127,10 +128,23 @@ impl Worker {
         self.child.kill()
     }
 
+    pub(crate) fn from_parts(port: MessagePort, child: Child) -> Worker {
+        Worker { port, child }
+    }
+
     /// The port and the process, apart.
     pub fn into_parts(self) -> (MessagePort, Child) {
         (self.port, self.child)
     }
+}
+
+/// A descriptor that becomes readable when the process has ended (Linux 5.3). It must not have been
+/// waited for before: its number may be another's then.
+pub(crate) fn pidfd_of(child: &Child) -> Result<OwnedFd, Errno> {
+    // SAFETY: it takes two integers and touches no memory of ours.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) })?;
+    // SAFETY: the call has just made it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// Descriptors 0 to 2 become the child's standard streams, so those that it inherits lie above.

@@ -1,0 +1,470 @@
+//! One thread, many ports: handlers that are called when messages arrive.
+//!
+//! A port in the loop is *quiet*, and its peer rings when there is something; or *watched*, since it was
+//! busy a moment ago and is looked at without the kernel; or *ready*, and has its turn next. Nothing is done for
+//! quiet ones, however many. Before the loop sleeps all the watched ones become quiet, with one barrier.
+
+mod attending;
+mod handlers;
+mod slot;
+mod sources;
+mod timers;
+mod turn;
+
+use crate::error::{
+    AddError, CloseReason, DataError, DetachError, EventLoopError, RecvError, SystemError,
+};
+use crate::fork::Home;
+use crate::port::MessagePort;
+use crate::wait::{Patrol, Spinner, WaitStrategy, deadline};
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use handlers::{Entry, Handler, Place};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use slot::Use;
+use sources::Source;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use timers::Timers;
+use turn::BUDGET;
+
+pub use handlers::Attached;
+pub use slot::{PortEvent, TypedEvent};
+pub use sources::{ChildId, ListenerId};
+pub use timers::TimerId;
+
+/// A port in an [`EventLoop`]. No two are ever the same in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(u64);
+
+/// A channel has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseEvent {
+    /// The port here.
+    pub port: PortId,
+    /// Why it has ended.
+    pub reason: CloseReason,
+}
+
+/// A message could not be handed to a message handler.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum MessageErrorEvent<'e> {
+    /// It is no archive of the type that the handler takes. It may be one of another type.
+    Data {
+        /// The message.
+        event: PortEvent<'e>,
+        /// What is wrong with it.
+        error: DataError,
+    },
+    /// It cannot be received: this process is out of descriptors, of memory or of maps. Nothing is lost. It is tried
+    /// again every 10 ms, and this told each time.
+    Receive {
+        /// The port here.
+        port: PortId,
+        /// What was lacking.
+        error: RecvError,
+    },
+}
+
+impl MessageErrorEvent<'_> {
+    /// The port on which the message has arrived.
+    pub fn port(&self) -> PortId {
+        match self {
+            MessageErrorEvent::Data { event, .. } => event.id(),
+            MessageErrorEvent::Receive { port, .. } => *port,
+        }
+    }
+}
+
+/// Ports, listeners, processes and timers, and handlers for what happens to them, all run on one thread.
+///
+/// Handlers may borrow what outlives the loop (`'h`): what is declared before it. They get the loop itself as their first argument, to add
+/// ports, set timers, or stop it. None is ever called from inside a post: only by [`run`](EventLoop::run) and
+/// [`run_once`](EventLoop::run_once), one at a time.
+///
+/// Ports have their turns one after the other, each at most 64 messages; what a handler posts to itself comes in
+/// a later turn. A port costs nothing as long as nothing arrives on it. A handler that panics takes the panic out
+/// of `run`; it has had its message, and the loop can be run again.
+///
+/// # Examples
+///
+/// ```
+/// use ringport::{EventLoop, MessageChannel};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// let mut answers = Vec::new();
+///
+/// let mut events = EventLoop::new()?;
+/// events.add(port2)?.on_message(|_, event| {
+///     event.port().post_bytes(event.bytes()).expect("the peer is there"); // the event may still be alive
+/// });
+/// let asking = events.add(port1)?.on_message(|events, event| {
+///     answers.push(event.bytes().to_vec());
+///     events.stop();
+/// }).id();
+/// events.port(asking).expect("it was added").post_bytes(b"hello")?;
+/// events.run()?;
+///
+/// drop(events);
+/// assert_eq!(answers, [b"hello"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct EventLoop<'h> {
+    epoll: Epoll,
+    /// Makes the epoll descriptor readable when a timer is due.
+    alarm: TimerFd,
+    /// What the alarm is set to.
+    alarm_at: Cell<Option<Instant>>,
+    wakes: Arc<EventFd>,
+    on_wake: Handler<dyn FnMut(&EventLoop<'h>) + 'h>,
+    sources: RefCell<HashMap<u64, Source<'h>>>,
+    timers: Timers<'h>,
+    ready: RefCell<VecDeque<Rc<Entry<'h>>>>,
+    watched: RefCell<Vec<Rc<Entry<'h>>>>,
+    /// Listeners, processes and the waker, by what epoll knows them by.
+    told: RefCell<VecDeque<u64>>,
+    round: Cell<u64>,
+    /// Messages dispatched since the kernel was last asked.
+    dispatched: Cell<usize>,
+    /// The round in which ports that were not served lately were last looked for.
+    weeded: Cell<u64>,
+    patrol: Patrol,
+    spinner: Spinner,
+    stopped: Cell<bool>,
+    running: Cell<bool>,
+    /// Whether somebody waits for the loop's descriptor.
+    nested: Cell<bool>,
+    home: Home,
+}
+
+/// What epoll knows the waker and the alarm by; the sources have greater numbers.
+const WAKER: u64 = 0;
+const ALARM: u64 = 1;
+
+/// A number for a source, unique in this process.
+fn new_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(ALARM + 1);
+    // Relaxed, because the number stands for nothing but itself.
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Making and running.
+impl<'h> EventLoop<'h> {
+    /// Makes a loop with nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// [`EventLoopError::System`] when the process is out of descriptors: a loop takes three.
+    pub fn new() -> Result<EventLoop<'h>, EventLoopError> {
+        let failed = |call| move |errno| SystemError::new(call, errno);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed("epoll_create1"))?;
+        let wakes = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(failed("eventfd"))?;
+        let alarm = TimerFd::new(
+            ClockId::CLOCK_MONOTONIC,
+            TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK,
+        )
+        .map_err(failed("timerfd_create"))?;
+        // Edge-triggered: neither is ever read.
+        let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        for (fd, id) in [(wakes.as_fd(), WAKER), (alarm.as_fd(), ALARM)] {
+            epoll
+                .add(fd, EpollEvent::new(edge, id))
+                .map_err(failed("epoll_ctl"))?;
+        }
+        Ok(EventLoop {
+            epoll,
+            alarm,
+            alarm_at: Cell::new(None),
+            wakes: Arc::new(wakes),
+            on_wake: Handler::new(),
+            sources: RefCell::default(),
+            timers: Timers::default(),
+            ready: RefCell::default(),
+            watched: RefCell::default(),
+            told: RefCell::default(),
+            round: Cell::new(0),
+            dispatched: Cell::new(0),
+            weeded: Cell::new(0),
+            patrol: Patrol::default(),
+            spinner: Spinner::new(),
+            stopped: Cell::new(false),
+            running: Cell::new(false),
+            nested: Cell::new(false),
+            home: Home::here()?,
+        })
+    }
+
+    /// Runs handlers until [`stop`](EventLoop::stop) is called, or nothing is left that could happen: no port, no
+    /// listener, no process, no timer, and no handler for [wakes](EventLoop::on_wake).
+    ///
+    /// # Errors
+    ///
+    /// [`EventLoopError::System`] if it cannot wait; [`EventLoopError::Forked`] in a forked child.
+    ///
+    /// # Panics
+    ///
+    /// When a handler does.
+    pub fn run(&mut self) -> Result<(), EventLoopError> {
+        self.check_home()?;
+        let _running = self.begin();
+        while !self.stopped.replace(false) && self.is_waiting_for_something() {
+            self.run_round(None)?;
+        }
+        Ok(())
+    }
+
+    /// Waits at most `timeout` (`None`: as long as it takes) until something happens, runs the handlers for what
+    /// is there, and says whether there was anything. Every port that is ready has one turn.
+    ///
+    /// It answers `false` before the time is over when [`run`](EventLoop::run) would return.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](EventLoop::run).
+    ///
+    /// # Panics
+    ///
+    /// When a handler does.
+    pub fn run_once(&mut self, timeout: Option<Duration>) -> Result<bool, EventLoopError> {
+        self.check_home()?;
+        let _running = self.begin();
+        let deadline = timeout.map(|timeout| deadline(timeout).unwrap_or_else(far_off));
+        // Somebody who calls this in a loop, without waiting, must hear what is told by the kernel alone.
+        self.collect(EpollTimeout::ZERO)?;
+        while self.is_waiting_for_something() {
+            if self.run_round(deadline)? {
+                self.stopped.set(false);
+                return Ok(true);
+            }
+            if self.stopped.replace(false) || deadline.is_some_and(|at| Instant::now() >= at) {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Ends [`run`](EventLoop::run) after the handler that runs now; what is not dispatched yet is when it is run
+    /// again. When nothing runs, the next `run` returns at once.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+    }
+
+    /// What wakes the loop from another thread.
+    pub fn waker(&self) -> LoopWaker {
+        LoopWaker(Arc::clone(&self.wakes))
+    }
+
+    /// Has `handler` called after [`LoopWaker::wake`]: once for all wakes since the last time.
+    pub fn on_wake(&self, handler: impl FnMut(&EventLoop<'h>) + 'h) {
+        self.on_wake.set(Box::new(handler));
+    }
+
+    /// Chooses how the loop waits. The default is [`WaitStrategy::Adaptive`]. How its ports would wait by
+    /// themselves does not matter.
+    pub fn set_wait_strategy(&self, strategy: WaitStrategy) {
+        self.spinner.set_strategy(strategy);
+    }
+
+    /// Ports, listeners and processes in the loop.
+    pub fn len(&self) -> usize {
+        self.sources.borrow().len()
+    }
+
+    /// Whether there is no port, listener or process in the loop.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn begin(&self) -> Running<'_, 'h> {
+        self.running.set(true);
+        Running(self)
+    }
+
+    fn is_waiting_for_something(&self) -> bool {
+        !self.is_empty() || !self.timers.is_empty() || self.on_wake.is_set()
+    }
+
+    fn check_home(&self) -> Result<(), EventLoopError> {
+        if self.home.is_here() {
+            Ok(())
+        } else {
+            Err(EventLoopError::Forked)
+        }
+    }
+
+    /// Waits until something is there, and runs the handlers for it: timers first, then each ready port once.
+    fn run_round(&self, deadline: Option<Instant>) -> Result<bool, SystemError> {
+        self.round.set(self.round.get() + 1);
+        let due = self.patrol.due();
+        if due || self.dispatched.get() >= BUDGET {
+            self.collect(EpollTimeout::ZERO)?;
+        }
+        if due {
+            self.weed();
+        }
+        self.look();
+        let mut any = self.run_timers();
+        if !any && self.is_all_quiet() {
+            self.wait(deadline)?;
+            any = self.run_timers();
+        }
+        let told = self.told.borrow().len();
+        for _ in 0..told {
+            if self.stopped.get() {
+                break;
+            }
+            let next = self.told.borrow_mut().pop_front();
+            if let Some(id) = next {
+                any |= self.tell(id);
+            }
+        }
+        let ready = self.ready.borrow().len();
+        for _ in 0..ready {
+            if self.stopped.get() {
+                break;
+            }
+            let next = self.ready.borrow_mut().pop_front();
+            if let Some(entry) = next {
+                any |= self.take_turn(&entry);
+            }
+            // However many ports have their turns, timers come between them.
+            any |= self.run_timers();
+        }
+        Ok(any)
+    }
+}
+
+/// A run under way. Its end, also by a panic, leaves the loop's descriptor as an outer loop needs it.
+struct Running<'l, 'h>(&'l EventLoop<'h>);
+
+impl Drop for Running<'_, '_> {
+    fn drop(&mut self) {
+        self.0.running.set(false);
+        self.0.stir();
+    }
+}
+
+/// Ports.
+impl<'h> EventLoop<'h> {
+    /// Puts a port into the loop, not [started](Attached::start).
+    ///
+    /// # Errors
+    ///
+    /// [`AddError`], which gives the port back, when the user has too many epoll watches or memory is short, or in
+    /// a forked child.
+    pub fn add(&self, port: MessagePort) -> Result<Attached<'_, 'h>, AddError<MessagePort>> {
+        if !(self.home.is_here() && port.is_home()) {
+            return Err(AddError::new(EventLoopError::Forked, port));
+        }
+        port.disarm();
+        port.stand_down_all();
+        let id = new_id();
+        if let Err(errno) = port.doorbell.add_to(&self.epoll, false, id) {
+            let error = SystemError::new("epoll_ctl", errno);
+            return Err(AddError::new(error.into(), port));
+        }
+        let entry = Rc::new(Entry::new(PortId(id), port));
+        let source = Source::Port(Rc::clone(&entry));
+        self.sources.borrow_mut().insert(id, source);
+        let Some(used) = Use::of(entry) else {
+            unreachable!("nobody else knows of the port yet")
+        };
+        Ok(Attached { events: self, used })
+    }
+
+    /// The port, as long as it is in the loop.
+    pub fn port(&self, port: PortId) -> Option<Attached<'_, 'h>> {
+        let used = Use::of(self.entry(port)?)?;
+        Some(Attached { events: self, used })
+    }
+
+    /// Takes a port out of the loop, with everything that waits on it. Its handlers are dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`DetachError::Unknown`] when it is not in the loop (any more); [`DetachError::InUse`] when it is in use: an
+    /// event of it or an [`Attached`] is alive. In its own message handler use [`detach`](EventLoop::detach).
+    pub fn remove(&self, port: PortId) -> Result<MessagePort, DetachError> {
+        let entry = self.entry(port).ok_or(DetachError::Unknown)?;
+        if entry.slot.is_used() {
+            return Err(DetachError::InUse);
+        }
+        let port = entry.slot.take().ok_or(DetachError::Unknown)?;
+        port.doorbell.remove_from(&self.epoll);
+        port.stand_down_all();
+        entry.place.set(Place::Gone);
+        let gone = self.sources.borrow_mut().remove(&entry.slot.id().0);
+        // What the handlers own is dropped after the borrow has ended.
+        drop(gone);
+        Ok(port)
+    }
+
+    /// Takes out of the loop the very port whose handler runs, giving up its event: so a port can be transferred
+    /// from inside its own message handler. The rest of its queue goes with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](EventLoop::remove): when an [`Attached`] of the port is alive, or the event is another
+    /// loop's.
+    pub fn detach(&self, event: PortEvent<'_>) -> Result<MessagePort, DetachError> {
+        let port = event.id();
+        drop(event);
+        self.remove(port)
+    }
+
+    fn entry(&self, port: PortId) -> Option<Rc<Entry<'h>>> {
+        match self.sources.borrow().get(&port.0) {
+            Some(Source::Port(entry)) => Some(Rc::clone(entry)),
+            _ => None,
+        }
+    }
+}
+
+/// Wakes an [`EventLoop`], from any thread.
+#[derive(Clone, Debug)]
+pub struct LoopWaker(Arc<EventFd>);
+
+impl LoopWaker {
+    /// Has the loop call its [wake handler](EventLoop::on_wake). In any case a [`run_once`](EventLoop::run_once)
+    /// that waits returns. When the loop is gone, nothing happens.
+    pub fn wake(&self) {
+        // It fails when the counter is full: then the loop has been woken often enough.
+        let _ = self.0.write(1);
+    }
+}
+
+/// The loop's own descriptor, for a loop around it: readable, level-triggered, when
+/// [`run_once`](EventLoop::run_once) has something to do. From the first call on the loop keeps it so whenever it
+/// does not run.
+impl AsFd for EventLoop<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        if !self.nested.replace(true) {
+            self.stir();
+        }
+        self.epoll.0.as_fd()
+    }
+}
+
+impl fmt::Debug for EventLoop<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventLoop")
+            .field("sources", &self.len())
+            .field("ready", &self.ready.borrow().len())
+            .field("watched", &self.watched.borrow().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A deadline that the clock cannot reach.
+fn far_off() -> Instant {
+    Instant::now() + Duration::from_secs(100 * 365 * 24 * 3600)
+}

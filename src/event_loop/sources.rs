@@ -1,0 +1,279 @@
+//! What else can be in a loop: listeners, and processes that will exit.
+
+use super::handlers::{Entry, Handler};
+use super::turn::REST;
+use super::{Attached, EventLoop, WAKER, new_id};
+use crate::error::{AcceptError, AddError, EventLoopError, SystemError};
+use crate::listener::{Credentials, Listener};
+use crate::port::MessagePort;
+use crate::worker::{Worker, pidfd_of};
+use core::cell::{Cell, RefCell};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, ExitStatus};
+use std::rc::Rc;
+
+/// A listener in an [`EventLoop`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(u64);
+
+/// A process in an [`EventLoop`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChildId(u64);
+
+/// Clients accepted before others have their turn.
+const MOST_AT_ONCE: usize = 16;
+
+type Accepted = Result<(MessagePort, Credentials), AcceptError>;
+type OnConnect<'h> = dyn FnMut(&EventLoop<'h>, Accepted) + 'h;
+type OnExit<'h> = Box<dyn FnOnce(&EventLoop<'h>, io::Result<ExitStatus>) + 'h>;
+
+/// What an id stands for.
+pub(super) enum Source<'h> {
+    Port(Rc<Entry<'h>>),
+    Listener(Rc<Listening<'h>>),
+    Child(Rc<Exiting<'h>>),
+}
+
+pub(super) struct Listening<'h> {
+    listener: RefCell<Option<Listener>>,
+    handler: Handler<OnConnect<'h>>,
+}
+
+pub(super) struct Exiting<'h> {
+    child: RefCell<Option<Child>>,
+    /// Readable when the process has ended; `None` if it had ended before.
+    pidfd: Option<OwnedFd>,
+    handler: Cell<Option<OnExit<'h>>>,
+}
+
+/// Listeners and processes.
+impl<'h> EventLoop<'h> {
+    /// Puts a listener into the loop: `handler` gets the port to each client, and who it is. The port is in no loop
+    /// yet.
+    ///
+    /// When accepting fails, for lack of descriptors, memory or maps, it gets the error. The client waits on, and is
+    /// accepted within its second if it then can be: it is tried again after 10 ms.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](EventLoop::add).
+    pub fn add_listener(
+        &self,
+        listener: Listener,
+        handler: impl FnMut(&EventLoop<'h>, Accepted) + 'h,
+    ) -> Result<ListenerId, AddError<Listener>> {
+        if !self.home.is_here() {
+            return Err(AddError::new(EventLoopError::Forked, listener));
+        }
+        let id = new_id();
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, id);
+        if let Err(errno) = self.epoll.add(listener.as_fd(), event) {
+            let error = SystemError::new("epoll_ctl", errno);
+            return Err(AddError::new(error.into(), listener));
+        }
+        let source = Listening {
+            listener: RefCell::new(Some(listener)),
+            handler: Handler::new(),
+        };
+        source.handler.set(Box::new(handler));
+        let source = Source::Listener(Rc::new(source));
+        self.sources.borrow_mut().insert(id, source);
+        Ok(ListenerId(id))
+    }
+
+    /// Takes a listener out of the loop; `None` if it is not in it. Clients wait on.
+    pub fn remove_listener(&self, listener: ListenerId) -> Option<Listener> {
+        let source = self.listening(listener.0)?;
+        let listener_itself = source.listener.take()?;
+        // A forked child leaves its parent's epoll alone.
+        if self.home.is_here() {
+            let _ = self.epoll.delete(listener_itself.as_fd());
+        }
+        let gone = self.sources.borrow_mut().remove(&listener.0);
+        // What the handler owns is dropped after the borrow has ended.
+        drop(gone);
+        Some(listener_itself)
+    }
+
+    /// Has `handler` called when a process ends, with its status.
+    ///
+    /// Messages that it has posted arrive as those of any other port, perhaps after this.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](EventLoop::add), and when the process is out of descriptors: it takes one.
+    pub fn add_child(
+        &self,
+        mut child: Child,
+        handler: impl FnOnce(&EventLoop<'h>, io::Result<ExitStatus>) + 'h,
+    ) -> Result<ChildId, AddError<Child>> {
+        if !self.home.is_here() {
+            return Err(AddError::new(EventLoopError::Forked, child));
+        }
+        let id = new_id();
+        let pidfd = match self.watch_child(&mut child, id) {
+            Ok(pidfd) => pidfd,
+            Err(error) => return Err(AddError::new(error.into(), child)),
+        };
+        if pidfd.is_none() {
+            self.told.borrow_mut().push_back(id);
+        }
+        let handler: OnExit<'h> = Box::new(handler);
+        let source = Exiting {
+            child: RefCell::new(Some(child)),
+            pidfd,
+            handler: Cell::new(Some(handler)),
+        };
+        let source = Source::Child(Rc::new(source));
+        self.sources.borrow_mut().insert(id, source);
+        self.stir();
+        Ok(ChildId(id))
+    }
+
+    /// Puts a worker's port into the loop, and has `handler` called when its process ends, with its status.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](EventLoop::add), and when the process is out of descriptors: it takes one.
+    pub fn add_worker(
+        &self,
+        worker: Worker,
+        handler: impl FnOnce(&EventLoop<'h>, io::Result<ExitStatus>) + 'h,
+    ) -> Result<(Attached<'_, 'h>, ChildId), AddError<Worker>> {
+        let (port, child) = worker.into_parts();
+        let child = match self.add_child(child, handler) {
+            Ok(child) => child,
+            Err(failed) => {
+                return Err(failed.map(|child| Worker::from_parts(port, child)));
+            }
+        };
+        match self.add(port) {
+            Ok(port) => Ok((port, child)),
+            Err(failed) => {
+                let (error, port) = failed.into_parts();
+                match self.remove_child(child) {
+                    Some(child) => Err(AddError::new(error, Worker::from_parts(port, child))),
+                    None => unreachable!("it was added a moment ago"),
+                }
+            }
+        }
+    }
+
+    /// Takes a process out of the loop; `None` if it is not in it, or its end was told.
+    pub fn remove_child(&self, child: ChildId) -> Option<Child> {
+        let source = self.exiting(child.0)?;
+        let child_itself = source.child.take()?;
+        self.forget_child(child.0, &source);
+        Some(child_itself)
+    }
+
+    fn watch_child(&self, child: &mut Child, id: u64) -> Result<Option<OwnedFd>, SystemError> {
+        // One that was waited for has no process any more.
+        let Ok(None) = child.try_wait() else {
+            return Ok(None);
+        };
+        let pidfd = pidfd_of(child).map_err(|errno| SystemError::new("pidfd_open", errno))?;
+        // Once the process has ended it stays readable, and is taken out when that is told.
+        self.epoll
+            .add(&pidfd, EpollEvent::new(EpollFlags::EPOLLIN, id))
+            .map_err(|errno| SystemError::new("epoll_ctl", errno))?;
+        Ok(Some(pidfd))
+    }
+
+    fn forget_child(&self, id: u64, source: &Exiting<'h>) {
+        if let (Some(pidfd), true) = (&source.pidfd, self.home.is_here()) {
+            let _ = self.epoll.delete(pidfd);
+        }
+        let gone = self.sources.borrow_mut().remove(&id);
+        // What the handler owns is dropped after the borrow has ended.
+        drop(gone);
+    }
+
+    fn listening(&self, id: u64) -> Option<Rc<Listening<'h>>> {
+        match self.sources.borrow().get(&id) {
+            Some(Source::Listener(source)) => Some(Rc::clone(source)),
+            _ => None,
+        }
+    }
+
+    fn exiting(&self, id: u64) -> Option<Rc<Exiting<'h>>> {
+        match self.sources.borrow().get(&id) {
+            Some(Source::Child(source)) => Some(Rc::clone(source)),
+            _ => None,
+        }
+    }
+
+    /// Runs the handler of whatever has told something, and says whether there was anything.
+    pub(super) fn tell(&self, id: u64) -> bool {
+        if id == WAKER {
+            self.on_wake.run(|handler| handler(self));
+            true
+        } else if let Some(source) = self.listening(id) {
+            self.accept(id, &source)
+        } else if let Some(source) = self.exiting(id) {
+            self.bury(id, &source)
+        } else {
+            false
+        }
+    }
+
+    fn accept(&self, id: u64, source: &Listening<'h>) -> bool {
+        for count in 0..MOST_AT_ONCE {
+            let accepted = match &*source.listener.borrow() {
+                Some(listener) => listener.try_accept(),
+                None => return count > 0,
+            };
+            let accepted = match accepted {
+                Ok(None) => return count > 0,
+                Ok(Some(accepted)) => Ok(accepted),
+                Err(error) => Err(error),
+            };
+            let failed = accepted.is_err();
+            if failed {
+                self.rest_listener(id, source);
+            }
+            source.handler.run(|handler| handler(self, accepted));
+            if failed || self.stopped.get() {
+                break;
+            }
+        }
+        true
+    }
+
+    /// Leaves a listener alone for a while, which would otherwise be told of at once.
+    fn rest_listener(&self, id: u64, source: &Listening<'h>) {
+        if self.listen_for(id, source, EpollFlags::empty()) {
+            self.set_timeout(REST, move |events| {
+                if let Some(source) = events.listening(id) {
+                    events.listen_for(id, &source, EpollFlags::EPOLLIN);
+                }
+            });
+        }
+    }
+
+    fn listen_for(&self, id: u64, source: &Listening<'h>, flags: EpollFlags) -> bool {
+        let listener = source.listener.borrow();
+        let changed = listener.as_ref().map(|listener| {
+            let mut event = EpollEvent::new(flags, id);
+            self.epoll.modify(listener.as_fd(), &mut event)
+        });
+        matches!(changed, Some(Ok(())))
+    }
+
+    /// Takes a process out that has ended, and tells its status.
+    fn bury(&self, id: u64, source: &Exiting<'h>) -> bool {
+        let ended = match &mut *source.child.borrow_mut() {
+            Some(child) => child.try_wait().transpose(),
+            None => None,
+        };
+        let (Some(status), Some(handler)) = (ended, source.handler.take()) else {
+            return false;
+        };
+        source.child.take();
+        self.forget_child(id, source);
+        handler(self, status);
+        true
+    }
+}

@@ -1,0 +1,153 @@
+//! A port's turn: a bounded number of its messages, each to its handler, and the close after the last.
+
+use super::handlers::{Entry, Place};
+use super::slot::{PortEvent, Use};
+use super::{CloseEvent, EventLoop, MessageErrorEvent, PortId};
+use crate::error::{CloseReason, RecvError};
+use crate::port::MessagePort;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Messages a turn. So many are also the most that are dispatched before the kernel is asked who else has something.
+pub(super) const BUDGET: usize = 64;
+/// How long a port rests on which a message cannot be received for lack of descriptors, memory or maps.
+pub(super) const REST: Duration = Duration::from_millis(10);
+
+/// A turn under way. Its end, also by a panic of the handler, finds the port its next place.
+struct Turn<'t, 'h> {
+    events: &'t EventLoop<'h>,
+    entry: &'t Rc<Entry<'h>>,
+}
+
+impl Drop for Turn<'_, '_> {
+    fn drop(&mut self) {
+        self.events.find_place(self.entry);
+    }
+}
+
+impl<'h> EventLoop<'h> {
+    /// Gives a port its turn, and says whether anything was to be done.
+    pub(super) fn take_turn(&self, entry: &Rc<Entry<'h>>) -> bool {
+        if entry.place.get() != Place::Ready {
+            return false;
+        }
+        entry.place.set(Place::Running);
+        entry.served.set(self.round.get());
+        let _turn = Turn {
+            events: self,
+            entry,
+        };
+        let on_room = Use::of(&entry.slot).and_then(|used| entry.take_on_room(used.port()));
+        let has_room = on_room.is_some();
+        if let Some(on_room) = on_room {
+            on_room(self, entry.slot.id());
+        }
+        if self.stopped.get() {
+            return has_room;
+        }
+        self.dispatch(entry) || has_room
+    }
+
+    /// Calls the message handler for each message that waited when the turn began, as far as the budget goes.
+    fn dispatch(&self, entry: &Rc<Entry<'h>>) -> bool {
+        if !entry.is_enabled() {
+            let end = Use::of(&entry.slot).and_then(|used| used.port().end());
+            return end.is_some_and(|reason| self.end(entry, reason));
+        }
+        let mut until = None;
+        for count in 0..BUDGET {
+            let event = match PortEvent::receive(&entry.slot) {
+                Ok(Some(event)) => event,
+                Ok(None) | Err(RecvError::Forked) => return count > 0,
+                Err(RecvError::Closed(reason)) => return self.end(entry, reason),
+                Err(error) => return self.rest(entry, error),
+            };
+            self.dispatched.set(self.dispatched.get() + 1);
+            if count == 0 {
+                until = waiting(event.port());
+            }
+            entry.on_message.run(|handler| handler(self, event));
+            let used = Use::of(&entry.slot);
+            let more = used.zip(until).is_some_and(|(used, until)| {
+                until.wrapping_sub(used.port().consumer.position()) as i64 > 0
+            });
+            if !more || self.stopped.get() {
+                break;
+            }
+        }
+        true
+    }
+
+    /// The channel has ended, and everything was dispatched: tells the handler, unless it was ended here, and lets
+    /// the port go.
+    fn end(&self, entry: &Rc<Entry<'h>>, reason: CloseReason) -> bool {
+        struct Leave<'t, 'h>(&'t EventLoop<'h>, PortId);
+        impl Drop for Leave<'_, '_> {
+            fn drop(&mut self) {
+                drop(self.0.remove(self.1));
+            }
+        }
+        let port = entry.slot.id();
+        let _leave = Leave(self, port);
+        if reason != CloseReason::ClosedHere {
+            let event = CloseEvent { port, reason };
+            entry.on_close.run(|handler| handler(self, event));
+        }
+        true
+    }
+
+    /// Receiving has failed for lack of something: nothing is lost, and it is tried again in a while.
+    fn rest(&self, entry: &Rc<Entry<'h>>, error: RecvError) -> bool {
+        entry.place.set(Place::Resting);
+        let port = entry.slot.id();
+        self.set_timeout(REST, move |events| {
+            if let Some(entry) = events.entry(port) {
+                if entry.place.get() == Place::Resting {
+                    events.make_ready(&entry);
+                }
+            }
+        });
+        self.message_error(MessageErrorEvent::Receive { port, error });
+        true
+    }
+
+    /// Calls the message-error handler.
+    pub(super) fn message_error(&self, event: MessageErrorEvent<'_>) {
+        if let Some(entry) = self.entry(event.port()) {
+            entry.on_message_error.run(|handler| handler(self, event));
+        }
+    }
+
+    fn find_place(&self, entry: &Rc<Entry<'h>>) {
+        if entry.place.get() != Place::Running {
+            return;
+        }
+        let Some(used) = Use::of(&entry.slot) else {
+            return entry.place.set(Place::Gone);
+        };
+        let port = used.port();
+        // Watched or ready, it looks for itself.
+        port.doorbell.has_read();
+        let wants = entry.wants();
+        if port.ended_here() || wants != 0 && entry.is_ready(port) {
+            self.make_ready(entry);
+        } else if wants != 0 {
+            port.zero_ahead(wants);
+            self.watch(entry);
+        } else {
+            entry.place.set(Place::Quiet);
+            self.tune(entry, port);
+        }
+    }
+}
+
+/// Up to where messages wait behind the one just received, by the peer's word; `None` if there are none.
+///
+/// Of those that come later none is dispatched in the same turn: not even those that the handler posts to
+/// itself, so that it cannot keep its turn.
+fn waiting(port: &MessagePort) -> Option<u64> {
+    // The peer's line is fetched only if there is something.
+    let more = port.consumer.has_news();
+    // PEER: any value is possible; a wrong one makes the turn shorter or as long as the budget.
+    more.then(|| port.doorbell.signal().peer_write_position())
+}
