@@ -12,6 +12,8 @@ compile_error!("ringport needs Linux on a 64-bit little-endian processor");
 // In the order in which a message travels. Under loom only what it can model is built.
 #[cfg(not(loom))]
 mod address;
+#[cfg(all(feature = "tokio", not(loom)))]
+mod async_port;
 mod barrier;
 #[cfg(not(loom))]
 mod channel;
@@ -60,6 +62,8 @@ mod wait;
 #[cfg(not(loom))]
 mod worker;
 
+#[cfg(all(feature = "tokio", not(loom)))]
+pub use async_port::AsyncMessagePort;
 pub use barrier::Barrier;
 #[cfg(not(loom))]
 pub use {

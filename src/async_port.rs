@@ -1,0 +1,497 @@
+//! The port for tasks of the tokio runtime.
+//!
+//! The same attempts as everywhere; between two of them the task says through the port's state word what it waits
+//! for, and tokio's reactor watches the doorbell, edge-triggered. A task that receives and one that posts may share
+//! the port (`StreamExt::split`), and both wait for the same doorbell: so both are woken by it, and whoever has
+//! read rings off the socket wakes the other.
+//!
+//! Unsafe relies on: a port has the same doorbell from beginning to end.
+#![allow(unsafe_code)]
+
+use crate::error::{AddError, CloseReason, PostError, RecvError, SystemError, TransferError};
+use crate::message::{Message, OwnedMessageEvent};
+use crate::port::MessagePort;
+use crate::ring::layout::state;
+use crate::stats::Stats;
+use crate::wait::Armed;
+use core::cell::Cell;
+use core::fmt;
+use core::future::poll_fn;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker, ready};
+use futures_core::Stream;
+use futures_sink::Sink;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::coop;
+
+/// A [`MessagePort`] for tasks of the tokio runtime (feature `tokio`).
+///
+/// It is made of a port and turns back into one ([`into_inner`](AsyncMessagePort::into_inner)); the two ends of a
+/// channel may be of either kind. Messages are received apart from the port, so that they can be kept over
+/// an `await`. Futures are `Send`. One that is dropped before it is ready has received or posted nothing.
+///
+/// It is a [`Stream`] of messages that ends when the channel does, and a [`Sink`] for values of any
+/// [message](crate::Message) type. `StreamExt::split` makes two halves of it for two tasks.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use ringport::{AsyncMessagePort, MessageChannel};
+///
+/// let MessageChannel { port1, port2 } = MessageChannel::new()?;
+/// let mut port = AsyncMessagePort::new(port1)?;
+/// port2.post_bytes(b"hello")?;
+/// assert_eq!(port.recv().await?.bytes(), b"hello");
+/// port.post_message(&"answer".to_string()).await?;
+/// assert_eq!(port2.recv()?.data::<String>()?.as_str(), "answer");
+/// # Ok(())
+/// # }
+/// ```
+pub struct AsyncMessagePort {
+    // Taken out of the reactor before it is dropped.
+    port: AsyncFd<Watched>,
+    tasks: Arc<Tasks>,
+    /// Wakes all of `tasks`: what the reactor is given, which keeps one waker only.
+    both: Waker,
+}
+
+/// A port by its doorbell.
+struct Watched(MessagePort);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.doorbell.socket().as_raw_fd()
+    }
+}
+
+/// What a task waits for.
+#[derive(Clone, Copy)]
+enum Side {
+    Receiving,
+    Posting,
+}
+
+impl Side {
+    fn wants(self) -> u32 {
+        match self {
+            Side::Receiving => state::WANTS_MESSAGE,
+            Side::Posting => state::WANTS_ROOM,
+        }
+    }
+
+    fn other(self) -> Side {
+        match self {
+            Side::Receiving => Side::Posting,
+            Side::Posting => Side::Receiving,
+        }
+    }
+}
+
+/// The task that waits on each side, if one does.
+#[derive(Default)]
+struct Tasks([Mutex<Option<Waker>>; 2]);
+
+impl Tasks {
+    fn set(&self, side: Side, waker: &Waker) {
+        match &mut *self.lock(side) {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
+    fn wake_one(&self, side: Side) {
+        // The lock is let go before: waking may run code of any kind.
+        let task = self.lock(side).take();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    fn lock(&self, side: Side) -> MutexGuard<'_, Option<Waker>> {
+        let task = &self.0[side as usize];
+        task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Tasks {
+    fn wake(self: Arc<Tasks>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Tasks>) {
+        self.wake_one(Side::Receiving);
+        self.wake_one(Side::Posting);
+    }
+}
+
+/// From and into a port.
+impl AsyncMessagePort {
+    /// Makes a port known to the reactor of the runtime in which this is called.
+    ///
+    /// # Errors
+    ///
+    /// [`AddError`], which gives the port back, when the reactor cannot take it or in a forked child.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without I/O.
+    pub fn new(port: MessagePort) -> Result<AsyncMessagePort, AddError<MessagePort>> {
+        if !port.is_home() {
+            return Err(AddError::new(crate::EventLoopError::Forked, port));
+        }
+        port.disarm();
+        port.stand_down_all();
+        // SAFETY: the socket is the port's, open until the port is dropped, and it is that socket each time: nobody
+        // takes it out of a port that is in use.
+        match unsafe { AsyncFd::register_with_interest(Watched(port), Interest::READABLE) } {
+            Ok(port) => {
+                let tasks = Arc::new(Tasks::default());
+                let both = Waker::from(Arc::clone(&tasks));
+                Ok(AsyncMessagePort { port, tasks, both })
+            }
+            Err(error) => {
+                let (Watched(port), source) = error.into_parts();
+                let error = SystemError::new("epoll_ctl", source);
+                Err(AddError::new(error.into(), port))
+            }
+        }
+    }
+
+    /// The port, taken out of the reactor, with everything that waits on it.
+    pub fn into_inner(self) -> MessagePort {
+        let Watched(port) = self.port.into_inner();
+        port.stand_down_all();
+        port.transfers.wants_place.set(false);
+        port
+    }
+
+    fn port(&self) -> &MessagePort {
+        &self.port.get_ref().0
+    }
+}
+
+/// Receiving.
+impl AsyncMessagePort {
+    /// Receives the next message, waiting as long as it takes. A future dropped before it is ready has taken none.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::recv`].
+    pub async fn recv(&mut self) -> Result<OwnedMessageEvent, RecvError> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Receives the next message, or has the task woken when there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::recv`].
+    pub fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<OwnedMessageEvent, RecvError>> {
+        self.poll(cx, Side::Receiving, |port| {
+            let event = port.receive_next().transpose()?;
+            Some(event.map(|event| event.into_owned()))
+        })
+    }
+
+    /// Receives the next message if there is one; `Ok(None)` if not.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::try_recv`].
+    pub fn try_recv(&mut self) -> Result<Option<OwnedMessageEvent>, RecvError> {
+        let event = self.port().try_recv()?;
+        Ok(event.map(|event| event.into_owned()))
+    }
+}
+
+/// Posting.
+impl AsyncMessagePort {
+    /// Posts a value, waiting for room as long as it takes. A future dropped before it is ready has posted nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::post_message`].
+    pub async fn post_message<T: Message>(&mut self, value: &T) -> Result<(), PostError> {
+        poll_fn(|cx| self.poll_post(cx, value)).await
+    }
+
+    /// Posts a message of bytes, waiting for room as long as it takes. A future dropped before it is ready has
+    /// posted nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::post_bytes`].
+    pub async fn post_bytes(&mut self, bytes: &[u8]) -> Result<(), PostError> {
+        poll_fn(|cx| self.poll_post_bytes(cx, bytes)).await
+    }
+
+    /// Posts a value together with ports, waiting for room as long as it takes. A future dropped before it is ready
+    /// has posted nothing, and closes the ports that it was given.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::post_message_with`].
+    pub async fn post_message_with<T: Message>(
+        &mut self,
+        value: &T,
+        ports: impl IntoIterator<Item = MessagePort>,
+    ) -> Result<(), TransferError> {
+        self.transfer(ports, |port, ports| {
+            port.try_post_message_with(value, ports)
+        })
+        .await
+    }
+
+    /// Posts a message of bytes together with ports: see
+    /// [`post_message_with`](AsyncMessagePort::post_message_with).
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::post_bytes_with`].
+    pub async fn post_bytes_with(
+        &mut self,
+        bytes: &[u8],
+        ports: impl IntoIterator<Item = MessagePort>,
+    ) -> Result<(), TransferError> {
+        self.transfer(ports, |port, ports| port.try_post_bytes_with(bytes, ports))
+            .await
+    }
+
+    /// Posts a value, or has the task woken when there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::post_message`].
+    pub fn poll_post<T: Message>(
+        &mut self,
+        cx: &mut Context<'_>,
+        value: &T,
+    ) -> Poll<Result<(), PostError>> {
+        let hint = Cell::new(0);
+        self.poll(cx, Side::Posting, |port| {
+            port.attempt_message(value, &hint).transpose()
+        })
+    }
+
+    /// Posts a message of bytes, or has the task woken when there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::post_bytes`].
+    pub fn poll_post_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<(), PostError>> {
+        self.poll(cx, Side::Posting, |port| {
+            port.attempt_bytes(bytes).transpose()
+        })
+    }
+
+    fn transfer(
+        &mut self,
+        ports: impl IntoIterator<Item = MessagePort>,
+        attempt: impl Fn(&MessagePort, Vec<MessagePort>) -> Result<(), TransferError>,
+    ) -> impl Future<Output = Result<(), TransferError>> {
+        let mut left: Vec<MessagePort> = ports.into_iter().collect();
+        poll_fn(move |cx| {
+            let posted = self.poll(cx, Side::Posting, |port| {
+                let failed = match attempt(port, core::mem::take(&mut left)) {
+                    Ok(()) => return Some(Ok(Ok(()))),
+                    Err(failed) => failed,
+                };
+                let lacks_place = match failed.error() {
+                    PostError::Full { .. } => false,
+                    PostError::TransfersFull { .. } => true,
+                    _ => return Some(Ok(Err(failed))),
+                };
+                left = failed.into_ports();
+                port.transfers.wants_place.set(lacks_place);
+                if lacks_place {
+                    port.producer.want_nothing();
+                }
+                None
+            });
+            posted.map(|posted| match posted {
+                Ok(posted) => posted,
+                Err(SystemError { call, source }) => {
+                    let error = PostError::System { call, source };
+                    Err(TransferError::new(error, core::mem::take(&mut left)))
+                }
+            })
+        })
+    }
+}
+
+/// The port's own.
+impl AsyncMessagePort {
+    /// Ends the channel for both ends: see [`MessagePort::close`]. Tasks that wait on it are woken.
+    pub fn close(&mut self) {
+        self.port().close();
+        self.tasks.wake_by_ref();
+    }
+
+    /// Whether the channel has ended: see [`MessagePort::is_closed`].
+    pub fn is_closed(&self) -> bool {
+        self.close_reason().is_some()
+    }
+
+    /// Why the channel has ended: see [`MessagePort::close_reason`].
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.port().close_reason()
+    }
+
+    /// Bytes of the ring in which this port posts.
+    pub fn capacity(&self) -> usize {
+        self.port().capacity()
+    }
+
+    /// The longest message that can be posted here, in bytes: half the capacity less 24.
+    pub fn max_message_len(&self) -> usize {
+        self.port().max_message_len()
+    }
+
+    /// Bytes of records that wait to be received here: see [`MessagePort::pending`].
+    pub fn pending(&self) -> usize {
+        self.port().pending()
+    }
+
+    /// What went through this port since this process has it.
+    pub fn stats(&self) -> Stats {
+        self.port().stats()
+    }
+}
+
+/// Waiting.
+impl AsyncMessagePort {
+    /// Attempts, and if there is nothing yet has the task woken when the attempt may succeed.
+    fn poll<R, E: From<SystemError>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        side: Side,
+        mut attempt: impl FnMut(&MessagePort) -> Option<Result<R, E>>,
+    ) -> Poll<Result<R, E>> {
+        // A task that always finds something lets others run all the same.
+        let coop = ready!(coop::poll_proceed(cx));
+        // Only a transfer, while it waits, wants this.
+        if matches!(side, Side::Posting) {
+            self.port().transfers.wants_place.set(false);
+        }
+        let polled = self.poll_often(cx, side, &mut attempt);
+        if polled.is_ready() {
+            self.port().stand_down(side.wants());
+            coop.made_progress();
+        }
+        if self.port().doorbell.has_read() {
+            // A ring for the other may have been among those.
+            self.tasks.wake_one(side.other());
+        }
+        polled
+    }
+
+    fn poll_often<R, E: From<SystemError>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        side: Side,
+        attempt: &mut impl FnMut(&MessagePort) -> Option<Result<R, E>>,
+    ) -> Poll<Result<R, E>> {
+        /// Twice is usual; more is a peer at play, which must not keep the other tasks waiting.
+        const MOST: usize = 8;
+        for _ in 0..MOST {
+            if let Some(done) = attempt(self.port()) {
+                return Poll::Ready(done);
+            }
+            if let Err(error) = ready!(self.poll_ring(cx, side)) {
+                return Poll::Ready(Err(error.into()));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Check, arm, check again, and leave the sleeping to the reactor. `Ready` says: attempt again.
+    fn poll_ring(&mut self, cx: &mut Context<'_>, side: Side) -> Poll<Result<(), SystemError>> {
+        let port = self.port();
+        port.note(port.doorbell.drain_if_due());
+        if port.doorbell.is_clogged() {
+            // No more rings can be asked for: the peer has left too many unread. Try, but after other tasks.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.tasks.set(side, cx.waker());
+        if port.stand_armed(side.wants()) == Armed::Ready {
+            return Poll::Ready(Ok(()));
+        }
+        let mut both = Context::from_waker(&self.both);
+        let mut guard = match ready!(self.port.poll_read_ready(&mut both)) {
+            Ok(guard) => guard,
+            Err(error) => return Poll::Ready(Err(SystemError::new("epoll_wait", error))),
+        };
+        if guard.ready().is_read_closed() {
+            let port = &guard.get_ref().get_ref().0;
+            port.note(port.doorbell.drain());
+            // Also if it has only ended its own posting, which nobody of ours does.
+            port.learn_gone();
+        }
+        guard.clear_ready();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Messages, until the channel has ended. [`close_reason`](AsyncMessagePort::close_reason) tells why it has.
+impl Stream for AsyncMessagePort {
+    type Item = Result<OwnedMessageEvent, RecvError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_recv(cx).map(|received| match received {
+            Err(RecvError::Closed(_)) => None,
+            received => Some(received),
+        })
+    }
+}
+
+/// Takes values of any message type. It is ready when there is room for the largest message (half the ring), so
+/// that nothing is kept back: what was sent is posted, and flushing does nothing. Closing it closes the port.
+impl<T: Message> Sink<T> for AsyncMessagePort {
+    type Error = PostError;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), PostError>> {
+        self.poll(cx, Side::Posting, |port| {
+            if let Err(error) = port.check_open() {
+                return Some(Err(error));
+            }
+            port.want_room_for(port.max_message_len());
+            port.has_room().then_some(Ok(()))
+        })
+    }
+
+    fn start_send(self: Pin<&mut Self>, value: T) -> Result<(), PostError> {
+        self.port().try_post_message(&value)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), PostError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), PostError>> {
+        self.close();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for AsyncMessagePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AsyncMessagePort")
+            .field(self.port())
+            .finish()
+    }
+}
