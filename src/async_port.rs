@@ -9,19 +9,23 @@
 #![allow(unsafe_code)]
 
 use crate::error::{AddError, CloseReason, PostError, RecvError, SystemError, TransferError};
+use crate::fork::Home;
 use crate::message::{Message, OwnedMessageEvent};
 use crate::port::MessagePort;
 use crate::ring::layout::state;
 use crate::stats::Stats;
-use crate::wait::Armed;
+use crate::wait::SLICE;
 use core::cell::Cell;
 use core::fmt;
 use core::future::poll_fn;
+use core::mem::ManuallyDrop;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 use futures_core::Stream;
 use futures_sink::Sink;
-use std::os::fd::{AsRawFd, RawFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 use tokio::io::Interest;
@@ -54,19 +58,56 @@ use tokio::task::coop;
 /// # }
 /// ```
 pub struct AsyncMessagePort {
-    // Taken out of the reactor before it is dropped.
-    port: AsyncFd<Watched>,
+    // Ended before the port is dropped.
+    watch: Watch<RawFd>,
+    nap: Option<Watch<Alarm>>,
     tasks: Arc<Tasks>,
     /// Wakes all of `tasks`: what the reactor is given, which keeps one waker only.
     both: Waker,
+    port: MessagePort,
 }
 
-/// A port by its doorbell.
-struct Watched(MessagePort);
+/// The reactor's watch over a descriptor.
+struct Watch<T: AsRawFd> {
+    fd: ManuallyDrop<AsyncFd<T>>,
+    home: Home,
+}
 
-impl AsRawFd for Watched {
+impl<T: AsRawFd> Watch<T> {
+    /// # Safety
+    ///
+    /// The descriptor stays open, and `of` gives the same one, as long as this lives.
+    unsafe fn new(of: T, home: Home) -> Result<Watch<T>, SystemError> {
+        // SAFETY: the caller's promise.
+        match unsafe { AsyncFd::register_with_interest(of, Interest::READABLE) } {
+            Ok(fd) => Ok(Watch {
+                fd: ManuallyDrop::new(fd),
+                home,
+            }),
+            Err(error) => Err(SystemError::new("epoll_ctl", error.into_parts().1)),
+        }
+    }
+}
+
+impl<T: AsRawFd> Drop for Watch<T> {
+    fn drop(&mut self) {
+        // A forked child shares its parent's epoll, and would end the parent's watch.
+        if self.home.is_here() {
+            // SAFETY: nobody uses it after this.
+            unsafe { ManuallyDrop::drop(&mut self.fd) }
+        }
+    }
+}
+
+/// What ends a nap.
+struct Alarm {
+    timer: TimerFd,
+    is_set: Cell<bool>,
+}
+
+impl AsRawFd for Alarm {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.doorbell.socket().as_raw_fd()
+        self.timer.as_fd().as_raw_fd()
     }
 }
 
@@ -147,32 +188,32 @@ impl AsyncMessagePort {
         }
         port.disarm();
         port.stand_down_all();
-        // SAFETY: the socket is the port's, open until the port is dropped, and it is that socket each time: nobody
-        // takes it out of a port that is in use.
-        match unsafe { AsyncFd::register_with_interest(Watched(port), Interest::READABLE) } {
-            Ok(port) => {
-                let tasks = Arc::new(Tasks::default());
-                let both = Waker::from(Arc::clone(&tasks));
-                Ok(AsyncMessagePort { port, tasks, both })
-            }
-            Err(error) => {
-                let (Watched(port), source) = error.into_parts();
-                let error = SystemError::new("epoll_ctl", source);
-                Err(AddError::new(error.into(), port))
-            }
-        }
+        let socket = port.doorbell.socket().as_raw_fd();
+        // SAFETY: the socket is the port's, which is dropped after the watch, and which nobody takes apart before.
+        let watch = match unsafe { Watch::new(socket, port.home()) } {
+            Ok(watch) => watch,
+            Err(error) => return Err(AddError::new(error.into(), port)),
+        };
+        let tasks = Arc::new(Tasks::default());
+        let both = Waker::from(Arc::clone(&tasks));
+        Ok(AsyncMessagePort {
+            watch,
+            nap: None,
+            tasks,
+            both,
+            port,
+        })
     }
 
     /// The port, taken out of the reactor, with everything that waits on it.
     pub fn into_inner(self) -> MessagePort {
-        let Watched(port) = self.port.into_inner();
-        port.stand_down_all();
-        port.transfers.wants_place.set(false);
+        let AsyncMessagePort { watch, port, .. } = self;
+        drop(watch);
+        if port.is_home() {
+            port.stand_down_all();
+            port.transfers.wants_place.set(false);
+        }
         port
-    }
-
-    fn port(&self) -> &MessagePort {
-        &self.port.get_ref().0
     }
 }
 
@@ -208,7 +249,7 @@ impl AsyncMessagePort {
     ///
     /// As [`MessagePort::try_recv`].
     pub fn try_recv(&mut self) -> Result<Option<OwnedMessageEvent>, RecvError> {
-        let event = self.port().try_recv()?;
+        let event = self.port.try_recv()?;
         Ok(event.map(|event| event.into_owned()))
     }
 }
@@ -336,7 +377,7 @@ impl AsyncMessagePort {
 impl AsyncMessagePort {
     /// Ends the channel for both ends: see [`MessagePort::close`]. Tasks that wait on it are woken.
     pub fn close(&mut self) {
-        self.port().close();
+        self.port.close();
         self.tasks.wake_by_ref();
     }
 
@@ -347,27 +388,27 @@ impl AsyncMessagePort {
 
     /// Why the channel has ended: see [`MessagePort::close_reason`].
     pub fn close_reason(&self) -> Option<CloseReason> {
-        self.port().close_reason()
+        self.port.close_reason()
     }
 
     /// Bytes of the ring in which this port posts.
     pub fn capacity(&self) -> usize {
-        self.port().capacity()
+        self.port.capacity()
     }
 
     /// The longest message that can be posted here, in bytes: half the capacity less 24.
     pub fn max_message_len(&self) -> usize {
-        self.port().max_message_len()
+        self.port.max_message_len()
     }
 
     /// Bytes of records that wait to be received here: see [`MessagePort::pending`].
     pub fn pending(&self) -> usize {
-        self.port().pending()
+        self.port.pending()
     }
 
     /// What went through this port since this process has it.
     pub fn stats(&self) -> Stats {
-        self.port().stats()
+        self.port.stats()
     }
 }
 
@@ -384,14 +425,14 @@ impl AsyncMessagePort {
         let coop = ready!(coop::poll_proceed(cx));
         // Only a transfer, while it waits, wants this.
         if matches!(side, Side::Posting) {
-            self.port().transfers.wants_place.set(false);
+            self.port.transfers.wants_place.set(false);
         }
         let polled = self.poll_often(cx, side, &mut attempt);
         if polled.is_ready() {
-            self.port().stand_down(side.wants());
+            self.port.stand_down(side.wants());
             coop.made_progress();
         }
-        if self.port().doorbell.has_read() {
+        if self.port.doorbell.has_read() {
             // A ring for the other may have been among those.
             self.tasks.wake_one(side.other());
         }
@@ -404,46 +445,92 @@ impl AsyncMessagePort {
         side: Side,
         attempt: &mut impl FnMut(&MessagePort) -> Option<Result<R, E>>,
     ) -> Poll<Result<R, E>> {
-        /// Twice is usual; more is a peer at play, which must not keep the other tasks waiting.
+        /// Twice is usual. More often it is a peer at play, or a full socket, about which nobody rings.
         const MOST: usize = 8;
         for _ in 0..MOST {
-            if let Some(done) = attempt(self.port()) {
+            if let Some(done) = attempt(&self.port) {
                 return Poll::Ready(done);
             }
             if let Err(error) = ready!(self.poll_ring(cx, side)) {
                 return Poll::Ready(Err(error.into()));
             }
         }
+        ready!(self.poll_nap(cx, side));
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
     /// Check, arm, check again, and leave the sleeping to the reactor. `Ready` says: attempt again.
     fn poll_ring(&mut self, cx: &mut Context<'_>, side: Side) -> Poll<Result<(), SystemError>> {
-        let port = self.port();
+        let port = &self.port;
         port.note(port.doorbell.drain_if_due());
         if port.doorbell.is_clogged() {
-            // No more rings can be asked for: the peer has left too many unread. Try, but after other tasks.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            // No more rings can be asked for: too many lie behind a message with ports that was not received.
+            return self.poll_nap(cx, side).map(Ok);
         }
         self.tasks.set(side, cx.waker());
-        if port.stand_armed(side.wants()) == Armed::Ready {
+        if port.stand_armed(side.wants()) {
             return Poll::Ready(Ok(()));
         }
         let mut both = Context::from_waker(&self.both);
-        let mut guard = match ready!(self.port.poll_read_ready(&mut both)) {
+        let mut guard = match ready!(self.watch.fd.poll_read_ready(&mut both)) {
             Ok(guard) => guard,
             Err(error) => return Poll::Ready(Err(SystemError::new("epoll_wait", error))),
         };
         if guard.ready().is_read_closed() {
-            let port = &guard.get_ref().get_ref().0;
             port.note(port.doorbell.drain());
             // Also if it has only ended its own posting, which nobody of ours does.
             port.learn_gone();
         }
         guard.clear_ready();
         Poll::Ready(Ok(()))
+    }
+
+    /// Waits a while, for something that nobody rings for.
+    fn poll_nap(&mut self, cx: &mut Context<'_>, side: Side) -> Poll<()> {
+        self.tasks.set(side, cx.waker());
+        if self.nap.is_none() {
+            self.nap = new_alarm(self.port.home());
+        }
+        let Some(nap) = &self.nap else {
+            // Out of descriptors: at least the other tasks go first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        let alarm = nap.fd.get_ref();
+        if !alarm.is_set.replace(true) {
+            let slice = Expiration::OneShot(TimeSpec::from_duration(SLICE));
+            // It can only fail for arguments that are none.
+            let _ = alarm.timer.set(slice, TimerSetTimeFlags::empty());
+        }
+        let mut both = Context::from_waker(&self.both);
+        // An error is a runtime that shuts down: then nothing is waited for.
+        if let Ok(mut guard) = ready!(nap.fd.poll_read_ready(&mut both)) {
+            guard.clear_ready();
+        }
+        alarm.is_set.set(false);
+        Poll::Ready(())
+    }
+}
+
+fn new_alarm(home: Home) -> Option<Watch<Alarm>> {
+    let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).ok()?;
+    let is_set = Cell::new(false);
+    // SAFETY: the alarm owns its timer's descriptor, and the watch the alarm.
+    unsafe { Watch::new(Alarm { timer, is_set }, home) }.ok()
+}
+
+impl MessagePort {
+    /// Check, arm, check again, for what is wanted and for what somebody else waits for here; whether it is
+    /// there.
+    fn stand_armed(&self, wants: u32) -> bool {
+        self.zero_ahead(wants);
+        let standing = self.standing.get() | wants;
+        self.standing.set(standing);
+        // All of it: a ring for the others may have been taken for one of these.
+        self.arm_surely(standing);
+        self.is_ready(wants)
     }
 }
 
@@ -475,7 +562,7 @@ impl<T: Message> Sink<T> for AsyncMessagePort {
     }
 
     fn start_send(self: Pin<&mut Self>, value: T) -> Result<(), PostError> {
-        self.port().try_post_message(&value)
+        self.port.try_post_message(&value)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), PostError>> {
@@ -490,8 +577,6 @@ impl<T: Message> Sink<T> for AsyncMessagePort {
 
 impl fmt::Debug for AsyncMessagePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AsyncMessagePort")
-            .field(self.port())
-            .finish()
+        f.debug_tuple("AsyncMessagePort").field(&self.port).finish()
     }
 }

@@ -31,8 +31,9 @@ use std::time::Duration;
 
 const SLEEPS_A_DRAIN: u32 = 16;
 /// As many unread bytes behind a descriptor byte, which cannot be read before its message is received, are
-/// still followed by fewer than [`MOST_UNREAD`] rings: at most two a sleep until the next drain.
-const CLOGGED: usize = MOST_UNREAD - 2 * SLEEPS_A_DRAIN as usize;
+/// still followed by fewer than [`MOST_UNREAD`] rings: at most two a sleep until the next drain, of which the one that
+/// has just drained is the first.
+const CLOGGED: usize = MOST_UNREAD - 2 * (SLEEPS_A_DRAIN as usize + 1);
 
 /// What the socket says of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,11 @@ impl Doorbell {
         self.home.is_here()
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn home(&self) -> Home {
+        self.home
+    }
+
     #[inline(always)]
     pub(crate) fn signal(&self) -> &Signal {
         &self.signal
@@ -134,10 +140,10 @@ impl Doorbell {
         }
     }
 
-    /// Makes room in the socket for more rings and descriptors than are ever unread; the kernel counts some
-    /// hundred bytes for each.
+    /// Makes room in the socket for four times as many rings and descriptors as are ever unread (128); the kernel
+    /// counts some hundred bytes for each.
     fn widen(&self) {
-        socket::set_option(&*self.socket, libc::SO_SNDBUF, &(128 << 10));
+        socket::set_option(&*self.socket, libc::SO_SNDBUF, &(208 << 10));
     }
 
     /// Reads all rings that wait, up to a descriptor byte, and says whether the peer is still there.
@@ -289,15 +295,17 @@ impl Doorbell {
     }
 
     /// Makes the descriptor of [`poll_fd`](Doorbell::poll_fd) readable as if the bell had rung: a ring for one of
-    /// several that wait there was taken by another.
+    /// two that wait there was taken by the other.
     #[cold]
     pub(crate) fn raise(&self) {
-        if let Some(epoll) = self.epoll.get() {
-            // A socket that takes more, as it always does, counts as an event until the next sleep.
-            let events = RINGS | EpollFlags::EPOLLOUT;
-            let _ = epoll.modify(&*self.socket, &mut EpollEvent::new(events, 0));
-            self.raised.set(true);
-        }
+        let (Some(epoll), false) = (self.epoll.get(), self.raised.replace(true)) else {
+            return;
+        };
+        // Until the next sleep it is an event that the socket takes more. It does as long as the peer has left unread
+        // less than a quarter of what there is room for.
+        self.widen();
+        let events = RINGS | EpollFlags::EPOLLOUT;
+        let _ = epoll.modify(&*self.socket, &mut EpollEvent::new(events, 0));
     }
 
     /// Watches the socket by an epoll of somebody else's, edge-triggered, for rings and hang-ups or hang-ups only.

@@ -20,7 +20,9 @@ use core::fmt;
 /// One end of a channel.
 ///
 /// A port is owned by one holder at a time: it can be sent to another thread, or in a message to another
-/// process, not shared by two. Two threads take two channels. All methods but
+/// process, not shared by two. Two threads take two channels: halves of one port would sleep behind one state word
+/// and one doorbell, so that the peer had to pay for a barrier at every post, and could not be closed or sent away
+/// one by one. All methods but
 /// [`into_handle`](MessagePort::into_handle) take `&self`, so that a message can be answered while it is
 /// being read.
 ///
@@ -42,7 +44,7 @@ pub struct MessagePort {
     pub(crate) trusted: Cell<bool>,
     /// The interest a foreign loop waits for, as WANTS bits.
     pub(crate) armed: Cell<u32>,
-    /// The WANTS bits that somebody waits for whatever else is called: an event loop, a task, `poll_recv`.
+    /// The WANTS bits that an event loop or a task waits for, by an epoll of its own, whatever else is called.
     pub(crate) standing: Cell<u32>,
     pub(crate) patrol: Patrol,
     // Fields are dropped in this order: the doorbell says goodbye in the segment, so that one is last.
@@ -123,6 +125,12 @@ impl MessagePort {
     #[inline(always)]
     pub(crate) fn is_home(&self) -> bool {
         self.doorbell.is_home()
+    }
+
+    /// The process that the port belongs to.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn home(&self) -> crate::fork::Home {
+        self.doorbell.home()
     }
 
     /// Whether this port can do nothing more: closed here, or not this process's.

@@ -260,7 +260,6 @@ impl MessagePort {
             // What is left of the wants when somebody else woke us costs the peer a needless ring.
             self.take_back(wants);
             self.note(woken?);
-            self.remind();
             if self.is_ready(wants) {
                 return Ok(true);
             }
@@ -269,6 +268,14 @@ impl MessagePort {
 
     pub(crate) fn arm_for(&self, wants: u32) -> Pace {
         self.announce_for(wants).pay()
+    }
+
+    /// The same for a sleep that is not here, to be cut short: if the barrier failed, it waits until it must have
+    /// worked.
+    pub(crate) fn arm_surely(&self, wants: u32) {
+        if self.arm_for(wants) == Pace::Slice {
+            std::thread::sleep(SLICE);
+        }
     }
 
     /// Says what this side is about to sleep for; the barrier is still to come.
@@ -284,6 +291,19 @@ impl MessagePort {
     pub(crate) fn take_back(&self, wants: u32) {
         let wants = wants & !self.standing.get();
         self.doorbell.signal().disarm(wants);
+    }
+
+    /// Waits for these no more, whoever did.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn stand_down(&self, wants: u32) {
+        self.standing.set(self.standing.get() & !wants);
+        self.take_back(wants);
+    }
+
+    /// Nobody waits for anything any more.
+    pub(crate) fn stand_down_all(&self) {
+        self.standing.set(0);
+        self.take_back(WANTS_EITHER);
     }
 
     /// Whether there is what the last refused post needed: room, and perhaps a place among the transfers.

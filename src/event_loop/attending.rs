@@ -67,7 +67,7 @@ impl<'h> EventLoop<'h> {
         }
     }
 
-    /// A port was used from outside its turn: that may have taken a ring, or closed it.
+    /// A port was used from outside its turn: that may have taken a ring, asked for other room, or closed it.
     pub(super) fn check_after_use(&self, entry: &Rc<Entry<'h>>, port: &MessagePort) {
         let has_read = port.doorbell.has_read();
         if entry.place.get() == Place::Quiet {
@@ -75,7 +75,7 @@ impl<'h> EventLoop<'h> {
             let over = !entry.is_enabled() && port.known_end().is_some();
             if port.ended_here() || over {
                 self.make_ready(entry);
-            } else if has_read && entry.wants() != 0 {
+            } else if entry.wants_room() || has_read && entry.is_enabled() {
                 port.stand_down_all();
                 self.watch(entry);
             }

@@ -114,6 +114,10 @@ impl<'h> Entry<'h> {
         self.started.get() && self.on_message.is_set()
     }
 
+    pub(super) fn wants_room(&self) -> bool {
+        self.room.get().is_some()
+    }
+
     /// What it waits for, as WANTS bits.
     #[inline(always)]
     pub(super) fn wants(&self) -> u32 {
@@ -122,7 +126,7 @@ impl<'h> Entry<'h> {
         } else {
             0
         };
-        let room = if self.room.get().is_some() {
+        let room = if self.wants_room() {
             state::WANTS_ROOM
         } else {
             0

@@ -361,6 +361,44 @@ fn loom_a_sleeper_without_a_fence_is_noticed() {
     must_fail(|| post_against_sleep(true, false));
 }
 
+/// A sleeper for two ports that says so for both and then pays for one barrier, as the event loop and `wait_any` do;
+/// or that pays in between.
+fn posts_against_one_sleeper(pays_last: bool) {
+    let ports = [(); 2].map(|()| Arc::new((AtomicU64::new(0), AtomicU64::new(0))));
+    let posting = ports.clone().map(|port| {
+        thread::spawn(move || {
+            let (message, wants) = &*port;
+            message.store(1, Ordering::Release);
+            fence(Ordering::SeqCst);
+            wants.load(Ordering::Relaxed) != 0
+        })
+    });
+    let [(_, wants1), (_, wants2)] = [&*ports[0], &*ports[1]];
+    wants1.fetch_or(1, Ordering::AcqRel);
+    if !pays_last {
+        fence(Ordering::SeqCst);
+    }
+    wants2.fetch_or(1, Ordering::AcqRel);
+    if pays_last {
+        fence(Ordering::SeqCst);
+    }
+    let seen = [&ports[0], &ports[1]].map(|port| port.0.load(Ordering::Acquire) != 0);
+    let rings = posting.map(|posting| posting.join().unwrap());
+    for (seen, rings) in seen.into_iter().zip(rings) {
+        assert!(seen || rings, "asleep beside a message");
+    }
+}
+
+#[test]
+fn loom_one_barrier_is_enough_for_two_ports() {
+    loom::model(|| posts_against_one_sleeper(true));
+}
+
+#[test]
+fn loom_a_barrier_before_the_second_port_is_noticed() {
+    must_fail(|| posts_against_one_sleeper(false));
+}
+
 #[test]
 fn loom_publishing_before_zeroing_is_noticed() {
     must_fail(|| {

@@ -10,7 +10,7 @@ use crate::port::MessagePort;
 use crate::ring::layout::state::WANTS_MESSAGE;
 use crate::stats::add;
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -54,16 +54,18 @@ pub fn wait_any(
     if !ports.iter().all(|port| port.is_home()) {
         return Err(RecvError::Forked);
     }
+    for port in ports {
+        port.disarm();
+        // A loop around calls that need not wait must notice a death too.
+        port.patrol();
+    }
     let watch = Watch::new(ports);
     if let Some(found) = watch.look() {
         return Ok(Some(found));
     }
     let deadline = timeout.and_then(deadline);
     for port in ports {
-        port.disarm();
         port.zero_ahead(WANTS_MESSAGE);
-        // A loop around short waits must notice a death too.
-        port.patrol();
     }
     let often = |times| (0..times).find_map(|_| watch.look());
     let listen = || ports.iter().for_each(|port| port.listen_in());
@@ -92,9 +94,12 @@ struct Watch<'p> {
 
 impl<'p> Watch<'p> {
     fn new(ports: &'p [&'p MessagePort]) -> Watch<'p> {
-        static TURN: AtomicUsize = AtomicUsize::new(0);
+        static CALLS: AtomicU64 = AtomicU64::new(0);
         // Relaxed, because any number will do as long as they differ.
-        let first = TURN.fetch_add(1, Ordering::Relaxed) % ports.len();
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        // Multiples of the golden ratio are spread evenly, and stay so if only every second or third one is seen.
+        let part = call.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let first = (part as usize * ports.len()) >> 32;
         Watch { ports, first }
     }
 
@@ -138,6 +143,9 @@ impl<'p> Watch<'p> {
                 Pace::Unbounded => left,
                 Pace::Slice => Some(left.unwrap_or(SLICE).min(SLICE)),
             };
+            for port in self.ports {
+                add(&port.counts.sleeps, 1);
+            }
             let woken = poll_all(&mut polls, timeout);
             self.take_back();
             woken?;
@@ -145,7 +153,6 @@ impl<'p> Watch<'p> {
                 if poll.revents != 0 {
                     // Empties the descriptor's ready list, so that it becomes readable anew.
                     port.note(port.doorbell.sleep(Some(Duration::ZERO))?);
-                    port.remind();
                 }
             }
         }
@@ -161,7 +168,6 @@ impl<'p> Watch<'p> {
             } else {
                 owed = owed.max(port.announce_for(WANTS_MESSAGE));
             }
-            add(&port.counts.sleeps, 1);
         }
         match owed.pay() {
             Pace::Unbounded if !clogged => Pace::Unbounded,

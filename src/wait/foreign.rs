@@ -1,12 +1,6 @@
-//! Waiting in an event loop that this library knows nothing of.
-//!
-//! [`arm`](MessagePort::arm) says once what is waited for, and any other call ends that. What
-//! [`poll_recv`](MessagePort::poll_recv) and its like wait for stands until it comes: two of them can wait side by
-//! side. All share one descriptor, so that each, when it takes notice of a ring, looks whether it was the
-//! other's, and if so makes the descriptor readable again.
+//! Waiting in an event loop that this library knows nothing of: say what for, then poll the port's descriptor.
 
 use super::{SLICE, WANTS_EITHER};
-use crate::barrier::Pace;
 use crate::error::{FORKED, PostError, RecvError, SystemError};
 use crate::message::{Message, MessageEvent};
 use crate::port::MessagePort;
@@ -78,7 +72,6 @@ impl MessagePort {
             self.want_room_for(len.saturating_add(items));
         }
         self.transfers.wants_place.set(place);
-        self.remind();
         let armed = self.arm_if_not_ready(wants);
         if armed == Armed::Ready {
             self.transfers.wants_place.set(false);
@@ -96,10 +89,7 @@ impl MessagePort {
             return Armed::Ready;
         }
         self.zero_ahead(wants);
-        // If the barrier failed, there is no sleep here to cut short: wait until it must have worked.
-        if self.arm_for(wants) == Pace::Slice {
-            std::thread::sleep(SLICE);
-        }
+        self.arm_surely(wants);
         self.armed.set(wants);
         if self.is_ready(wants) {
             self.disarm();
@@ -156,8 +146,10 @@ impl MessagePort {
 /// Polling: an attempt that, when it fails, leaves word of what it waits for.
 ///
 /// `Pending` says that [`as_fd`](MessagePort::as_fd) becomes readable when the attempt may succeed, or the channel
-/// has ended. It may become readable for nothing; try again then all that was pending. Receiving and posting can
-/// be pending at once.
+/// has ended; sometimes for nothing. Then poll again all that was pending: receiving and posting can be, at the same
+/// time. Any call on the port but these ends the waiting, as it does after [`arm`](MessagePort::arm): poll again
+/// after it, before the descriptor is waited for. So whoever gives up one that is pending makes such a call, or the
+/// descriptor stays readable for it.
 impl MessagePort {
     /// Receives the next message; if there is none, [`as_fd`](MessagePort::as_fd) becomes readable when there is.
     ///
@@ -165,18 +157,7 @@ impl MessagePort {
     ///
     /// As [`recv`](MessagePort::recv).
     pub fn poll_recv(&self) -> Poll<Result<MessageEvent<'_>, RecvError>> {
-        loop {
-            match self.try_recv() {
-                Ok(Some(event)) => return Poll::Ready(Ok(event)),
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            match self.stand_by(state::WANTS_MESSAGE) {
-                Ok(Armed::Ready) => {}
-                Ok(Armed::Wait) => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
+        self.poll(state::WANTS_MESSAGE, || self.try_recv().transpose())
     }
 
     /// Posts a value; if there is no room, [`as_fd`](MessagePort::as_fd) becomes readable when there is.
@@ -186,7 +167,9 @@ impl MessagePort {
     /// As [`post_message`](MessagePort::post_message).
     pub fn poll_post<T: Message>(&self, value: &T) -> Poll<Result<(), PostError>> {
         let hint = Cell::new(0);
-        self.poll_attempt(|| self.attempt_message(value, &hint))
+        self.poll(state::WANTS_ROOM, || {
+            self.attempt_message(value, &hint).transpose()
+        })
     }
 
     /// Posts a message of bytes; if there is no room, [`as_fd`](MessagePort::as_fd) becomes readable when there is.
@@ -195,74 +178,65 @@ impl MessagePort {
     ///
     /// As [`post_bytes`](MessagePort::post_bytes).
     pub fn poll_post_bytes(&self, bytes: &[u8]) -> Poll<Result<(), PostError>> {
-        self.poll_attempt(|| self.attempt_bytes(bytes))
+        self.poll(state::WANTS_ROOM, || self.attempt_bytes(bytes).transpose())
     }
 
-    fn poll_attempt(
+    fn poll<R, E: From<SystemError>>(
         &self,
-        mut attempt: impl FnMut() -> Result<Option<()>, PostError>,
-    ) -> Poll<Result<(), PostError>> {
+        want: u32,
+        mut attempt: impl FnMut() -> Option<Result<R, E>>,
+    ) -> Poll<Result<R, E>> {
+        // Out of sight of the attempt, which would end the other's waiting.
+        let armed = self.armed.replace(0);
+        let other = armed & !want;
         loop {
-            match attempt() {
-                Ok(Some(())) => return Poll::Ready(Ok(())),
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(Err(error)),
+            if let Some(done) = attempt() {
+                self.take_back(want);
+                self.armed.set(other);
+                if other != 0 && self.doorbell.has_read() {
+                    // A ring for the other may have been taken; and if it was for nothing, there must be another.
+                    self.arm_surely(other);
+                }
+                self.tell_other(other);
+                return Poll::Ready(done);
             }
-            match self.stand_by(state::WANTS_ROOM) {
+            match self.stand_by(want, other) {
                 Ok(Armed::Ready) => {}
                 Ok(Armed::Wait) => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error.into())),
+                Err(error) => {
+                    self.armed.set(other);
+                    return Poll::Ready(Err(error.into()));
+                }
             }
         }
     }
 
-    fn stand_by(&self, wants: u32) -> Result<Armed, SystemError> {
+    /// Check, arm, check again, for what is wanted and for the other that is pending.
+    fn stand_by(&self, want: u32, other: u32) -> Result<Armed, SystemError> {
         // Empties the descriptor's ready list, so that it becomes readable anew.
         self.note(self.doorbell.sleep(Some(Duration::ZERO))?);
         self.note(self.doorbell.drain_if_due());
         if self.doorbell.is_clogged() {
             // As for `arm`.
             std::thread::sleep(SLICE);
+            self.armed.set(want | other);
+            self.doorbell.raise();
+            return Ok(Armed::Wait);
+        }
+        self.zero_ahead(want);
+        self.arm_surely(want | other);
+        if self.is_ready(want) {
             return Ok(Armed::Ready);
         }
-        let armed = self.stand_armed(wants);
-        self.remind();
-        Ok(armed)
+        self.armed.set(want | other);
+        self.tell_other(other);
+        Ok(Armed::Wait)
     }
 
-    /// Check, arm, check again, for what is wanted until it comes.
-    pub(crate) fn stand_armed(&self, wants: u32) -> Armed {
-        self.zero_ahead(wants);
-        let standing = self.standing.get() | wants;
-        self.standing.set(standing);
-        // All of it: a ring for the others may have been taken for one of these.
-        if self.arm_for(standing) == Pace::Slice {
-            std::thread::sleep(SLICE);
-        }
-        if self.is_ready(wants) {
-            self.stand_down(wants);
-            Armed::Ready
-        } else {
-            Armed::Wait
-        }
-    }
-
-    /// Waits for these no more.
-    pub(crate) fn stand_down(&self, wants: u32) {
-        self.standing.set(self.standing.get() & !wants);
-        self.take_back(wants);
-    }
-
-    /// Waits for nothing any more.
-    pub(crate) fn stand_down_all(&self) {
-        self.stand_down(WANTS_EITHER);
-    }
-
-    /// Makes the descriptor readable again if what stands is there: the ring for it was taken by another wait.
-    #[inline(always)]
-    pub(super) fn remind(&self) {
-        let standing = self.standing.get();
-        if standing != 0 && self.is_ready(standing) {
+    /// Makes the descriptor readable if the other that is pending is there: its ring may have been taken for this
+    /// one's.
+    fn tell_other(&self, other: u32) {
+        if other != 0 && self.is_ready(other) {
             self.doorbell.raise();
         }
     }
