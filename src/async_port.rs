@@ -8,28 +8,26 @@
 //! Unsafe relies on: a port has the same doorbell from beginning to end.
 #![allow(unsafe_code)]
 
+mod reactor;
+
 use crate::error::{AddError, CloseReason, PostError, RecvError, SystemError, TransferError};
-use crate::fork::Home;
 use crate::message::{Message, OwnedMessageEvent};
 use crate::port::MessagePort;
-use crate::ring::layout::state;
 use crate::stats::Stats;
 use crate::wait::SLICE;
 use core::cell::Cell;
 use core::fmt;
 use core::future::poll_fn;
-use core::mem::ManuallyDrop;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 use futures_core::Stream;
 use futures_sink::Sink;
 use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
+use reactor::{Alarm, Side, Tasks, Watch, new_alarm};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::task::Wake;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::task::coop;
 
 /// A [`MessagePort`] for tasks of the tokio runtime (feature `tokio`).
@@ -65,110 +63,6 @@ pub struct AsyncMessagePort {
     /// Wakes all of `tasks`: what the reactor is given, which keeps one waker only.
     both: Waker,
     port: MessagePort,
-}
-
-/// The reactor's watch over a descriptor.
-struct Watch<T: AsRawFd> {
-    fd: ManuallyDrop<AsyncFd<T>>,
-    home: Home,
-}
-
-impl<T: AsRawFd> Watch<T> {
-    /// # Safety
-    ///
-    /// The descriptor stays open, and `of` gives the same one, as long as this lives.
-    unsafe fn new(of: T, home: Home) -> Result<Watch<T>, SystemError> {
-        // SAFETY: the caller's promise.
-        match unsafe { AsyncFd::register_with_interest(of, Interest::READABLE) } {
-            Ok(fd) => Ok(Watch {
-                fd: ManuallyDrop::new(fd),
-                home,
-            }),
-            Err(error) => Err(SystemError::new("epoll_ctl", error.into_parts().1)),
-        }
-    }
-}
-
-impl<T: AsRawFd> Drop for Watch<T> {
-    fn drop(&mut self) {
-        // A forked child shares its parent's epoll, and would end the parent's watch.
-        if self.home.is_here() {
-            // SAFETY: nobody uses it after this.
-            unsafe { ManuallyDrop::drop(&mut self.fd) }
-        }
-    }
-}
-
-/// What ends a nap.
-struct Alarm {
-    timer: TimerFd,
-    is_set: Cell<bool>,
-}
-
-impl AsRawFd for Alarm {
-    fn as_raw_fd(&self) -> RawFd {
-        self.timer.as_fd().as_raw_fd()
-    }
-}
-
-/// What a task waits for.
-#[derive(Clone, Copy)]
-enum Side {
-    Receiving,
-    Posting,
-}
-
-impl Side {
-    fn wants(self) -> u32 {
-        match self {
-            Side::Receiving => state::WANTS_MESSAGE,
-            Side::Posting => state::WANTS_ROOM,
-        }
-    }
-
-    fn other(self) -> Side {
-        match self {
-            Side::Receiving => Side::Posting,
-            Side::Posting => Side::Receiving,
-        }
-    }
-}
-
-/// The task that waits on each side, if one does.
-#[derive(Default)]
-struct Tasks([Mutex<Option<Waker>>; 2]);
-
-impl Tasks {
-    fn set(&self, side: Side, waker: &Waker) {
-        match &mut *self.lock(side) {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
-    }
-
-    fn wake_one(&self, side: Side) {
-        // The lock is let go before: waking may run code of any kind.
-        let task = self.lock(side).take();
-        if let Some(task) = task {
-            task.wake();
-        }
-    }
-
-    fn lock(&self, side: Side) -> MutexGuard<'_, Option<Waker>> {
-        let task = &self.0[side as usize];
-        task.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Wake for Tasks {
-    fn wake(self: Arc<Tasks>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Tasks>) {
-        self.wake_one(Side::Receiving);
-        self.wake_one(Side::Posting);
-    }
 }
 
 /// From and into a port.
@@ -511,14 +405,6 @@ impl AsyncMessagePort {
         alarm.is_set.set(false);
         Poll::Ready(())
     }
-}
-
-fn new_alarm(home: Home) -> Option<Watch<Alarm>> {
-    let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).ok()?;
-    let is_set = Cell::new(false);
-    // SAFETY: the alarm owns its timer's descriptor, and the watch the alarm.
-    unsafe { Watch::new(Alarm { timer, is_set }, home) }.ok()
 }
 
 impl MessagePort {

@@ -313,9 +313,12 @@ impl Doorbell {
         epoll.add(&*self.socket, EpollEvent::new(watched(rings), id))
     }
 
-    /// Changes what is watched for by an epoll that it was added to.
-    pub(crate) fn change_in(&self, epoll: &Epoll, rings: bool, id: u64) -> Result<(), Errno> {
-        epoll.modify(&*self.socket, &mut EpollEvent::new(watched(rings), id))
+    /// Changes what is watched for by an epoll that it was added to. A forked child leaves its parent's alone.
+    pub(crate) fn change_in(&self, epoll: &Epoll, rings: bool, id: u64) {
+        if self.is_home() {
+            // It was added, so that this needs nothing that could be lacking.
+            let _ = epoll.modify(&*self.socket, &mut EpollEvent::new(watched(rings), id));
+        }
     }
 
     /// Ends the watching by an epoll that it was added to. A forked child leaves its parent's alone.

@@ -60,9 +60,7 @@ impl<'h> EventLoop<'h> {
     pub(super) fn tune(&self, entry: &Entry<'h>, port: &MessagePort) {
         let rings = entry.wants() != 0;
         if entry.rings.replace(rings) != rings {
-            // The port was added, so that changing it needs nothing that could be lacking.
-            let _ = port
-                .doorbell
+            port.doorbell
                 .change_in(&self.epoll, rings, entry.slot.id().0);
         }
     }
@@ -70,7 +68,7 @@ impl<'h> EventLoop<'h> {
     /// A port was used from outside its turn: that may have taken a ring, asked for other room, or closed it.
     pub(super) fn check_after_use(&self, entry: &Rc<Entry<'h>>, port: &MessagePort) {
         let has_read = port.doorbell.has_read();
-        if entry.place.get() == Place::Quiet {
+        if entry.place.get() == Place::Quiet && self.home.is_here() {
             // One that is not started waits for what is on it to be taken before it tells of its end.
             let over = !entry.is_enabled() && port.known_end().is_some();
             if port.ended_here() || over {
@@ -293,7 +291,8 @@ impl EventLoop<'_> {
     /// Between two runs: has the loop's descriptor tell an outer loop whatever is to be done, now or when a timer is
     /// due.
     pub(super) fn stir(&self) {
-        if !self.nested.get() || self.running.get() {
+        // A forked child leaves its parent's loop alone.
+        if !self.nested.get() || self.running.get() || !self.home.is_here() {
             return;
         }
         let pace = self.arm_all();

@@ -35,6 +35,12 @@ impl<F: ?Sized> Handler<F> {
         self.handler.set(Some(handler));
     }
 
+    fn clear(&self) {
+        self.is_set.set(false);
+        // Dropped after the cell is empty: what it owns may be of any kind.
+        drop(self.handler.take());
+    }
+
     pub(super) fn is_set(&self) -> bool {
         self.is_set.get()
     }
@@ -109,6 +115,15 @@ impl<'h> Entry<'h> {
         }
     }
 
+    /// Drops the handlers, but for one that runs: that is dropped when it returns.
+    pub(super) fn forget_handlers(&self) {
+        self.room.set(None);
+        drop(self.on_room.take());
+        self.on_message.clear();
+        self.on_message_error.clear();
+        self.on_close.clear();
+    }
+
     /// Whether messages are dispatched. A port that was started has to have a handler too: they wait for one.
     pub(super) fn is_enabled(&self) -> bool {
         self.started.get() && self.on_message.is_set()
@@ -152,7 +167,7 @@ impl<'h> Entry<'h> {
     /// The room handler, if it is time to run it.
     pub(super) fn take_on_room(&self, port: &MessagePort) -> Option<OnRoom<'h>> {
         port.want_room_for(self.room.get()?);
-        if !port.has_room() {
+        if !port.has_room() || port.known_end().is_some() {
             return None;
         }
         self.room.set(None);

@@ -13,6 +13,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+/// Beside WANTS bits in `armed`: they are those of pending polls.
+const POLLED: u32 = 1 << 31;
+
 /// What to be told of by [`MessagePort::arm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -139,7 +142,7 @@ impl MessagePort {
     fn disarm_now(&self) {
         self.transfers.wants_place.set(false);
         let armed = self.armed.replace(0);
-        self.take_back(armed);
+        self.take_back(armed & WANTS_EITHER);
     }
 }
 
@@ -186,13 +189,14 @@ impl MessagePort {
         want: u32,
         mut attempt: impl FnMut() -> Option<Result<R, E>>,
     ) -> Poll<Result<R, E>> {
-        // Out of sight of the attempt, which would end the other's waiting.
-        let armed = self.armed.replace(0);
-        let other = armed & !want;
+        let other = self.other_polled(want);
         loop {
             if let Some(done) = attempt() {
+                if !self.is_home() {
+                    return Poll::Ready(done);
+                }
                 self.take_back(want);
-                self.armed.set(other);
+                self.stay_polled(other);
                 if other != 0 && self.doorbell.has_read() {
                     // A ring for the other may have been taken; and if it was for nothing, there must be another.
                     self.arm_surely(other);
@@ -204,11 +208,23 @@ impl MessagePort {
                 Ok(Armed::Ready) => {}
                 Ok(Armed::Wait) => return Poll::Pending,
                 Err(error) => {
-                    self.armed.set(other);
+                    self.stay_polled(other);
                     return Poll::Ready(Err(error.into()));
                 }
             }
         }
+    }
+
+    /// What else is pending, which is put out of sight of the attempt: that would end its waiting. What `arm` has
+    /// said is ended.
+    fn other_polled(&self, want: u32) -> u32 {
+        if !self.is_home() {
+            return 0;
+        }
+        if self.armed.get() & POLLED == 0 {
+            self.disarm();
+        }
+        self.armed.replace(0) & WANTS_EITHER & !want
     }
 
     /// Check, arm, check again, for what is wanted and for the other that is pending.
@@ -219,7 +235,7 @@ impl MessagePort {
         if self.doorbell.is_clogged() {
             // As for `arm`.
             std::thread::sleep(SLICE);
-            self.armed.set(want | other);
+            self.stay_polled(want | other);
             self.doorbell.raise();
             return Ok(Armed::Wait);
         }
@@ -228,9 +244,13 @@ impl MessagePort {
         if self.is_ready(want) {
             return Ok(Armed::Ready);
         }
-        self.armed.set(want | other);
+        self.stay_polled(want | other);
         self.tell_other(other);
         Ok(Armed::Wait)
+    }
+
+    fn stay_polled(&self, wants: u32) {
+        self.armed.set(if wants == 0 { 0 } else { POLLED | wants });
     }
 
     /// Makes the descriptor readable if the other that is pending is there: its ring may have been taken for this
