@@ -103,10 +103,8 @@ impl AsyncMessagePort {
     pub fn into_inner(self) -> MessagePort {
         let AsyncMessagePort { watch, port, .. } = self;
         drop(watch);
-        if port.is_home() {
-            port.stand_down_all();
-            port.transfers.wants_place.set(false);
-        }
+        port.stand_down_all();
+        port.transfers.wants_place.set(false);
         port
     }
 }
@@ -143,8 +141,13 @@ impl AsyncMessagePort {
     ///
     /// As [`MessagePort::try_recv`].
     pub fn try_recv(&mut self) -> Result<Option<OwnedMessageEvent>, RecvError> {
-        let event = self.port.try_recv()?;
-        Ok(event.map(|event| event.into_owned()))
+        let received = self.port.try_recv();
+        let received = received.map(|event| event.map(|event| event.into_owned()));
+        if self.port.doorbell.has_read() {
+            // A ring for those who wait may have been in front of a message's ports.
+            self.tasks.wake_by_ref();
+        }
+        received
     }
 }
 

@@ -87,8 +87,8 @@ impl MessageErrorEvent<'_> {
 
 /// Ports, listeners, processes and timers, and handlers for what happens to them, all run on one thread.
 ///
-/// Handlers may borrow what outlives the loop (`'h`): what is declared before it. They get the loop itself as their first argument, to add
-/// ports, set timers, or stop it. None is ever called from inside a post: only by [`run`](EventLoop::run) and
+/// Handlers may borrow what outlives the loop (`'h`): what is declared before it. They get the loop itself as their
+/// first argument, to add ports, set timers, or stop it. None is ever called from inside a post: only by [`run`](EventLoop::run) and
 /// [`run_once`](EventLoop::run_once), one at a time.
 ///
 /// Ports have their turns one after the other, each at most 64 messages; what a handler posts to itself comes in
@@ -150,7 +150,7 @@ pub struct EventLoop<'h> {
 const WAKER: u64 = 0;
 const ALARM: u64 = 1;
 
-/// A number for a source, unique in this process.
+/// A number for a source or a timer, unique in this process; later ones are greater.
 fn new_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(ALARM + 1);
     // Relaxed, because the number stands for nothing but itself.

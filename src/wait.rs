@@ -287,10 +287,12 @@ impl MessagePort {
         self.doorbell.signal().announce(wants)
     }
 
-    /// Wants no more what nobody else waits for.
+    /// Wants no more what nobody else waits for. In a forked child it is the parent who does.
     pub(crate) fn take_back(&self, wants: u32) {
-        let wants = wants & !self.standing.get();
-        self.doorbell.signal().disarm(wants);
+        if self.is_home() {
+            let wants = wants & !self.standing.get();
+            self.doorbell.signal().disarm(wants);
+        }
     }
 
     /// Waits for these no more, whoever did.
@@ -326,7 +328,7 @@ impl MessagePort {
 
     /// What can be done for the next post while there is time.
     pub(crate) fn zero_ahead(&self, wants: u32) {
-        if wants & state::WANTS_ROOM == 0 && !self.reserved.get() {
+        if wants & state::WANTS_ROOM == 0 && !self.reserved.get() && self.is_home() {
             self.producer.zero_ahead();
         }
     }

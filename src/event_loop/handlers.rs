@@ -20,6 +20,8 @@ pub(super) struct Handler<F: ?Sized> {
     /// Empty while it runs.
     handler: Cell<Option<Box<F>>>,
     is_set: Cell<bool>,
+    /// Whether it was set since it was last taken out.
+    is_newer: Cell<bool>,
 }
 
 impl<F: ?Sized> Handler<F> {
@@ -27,11 +29,13 @@ impl<F: ?Sized> Handler<F> {
         Handler {
             handler: Cell::new(None),
             is_set: Cell::new(false),
+            is_newer: Cell::new(false),
         }
     }
 
     pub(super) fn set(&self, handler: Box<F>) {
         self.is_set.set(true);
+        self.is_newer.set(true);
         self.handler.set(Some(handler));
     }
 
@@ -45,23 +49,52 @@ impl<F: ?Sized> Handler<F> {
         self.is_set.get()
     }
 
-    /// Runs it, if there is one. It stays unless it was replaced meanwhile, also if it panics.
+    /// Takes it out to be run, if there is one. It goes back when the lease ends, also by a panic, unless it was
+    /// replaced meanwhile.
+    #[inline(always)]
+    pub(super) fn lease(&self) -> Option<Lease<'_, F>> {
+        let handler = self.handler.take()?;
+        self.is_newer.set(false);
+        Some(Lease {
+            of: self,
+            handler: Some(handler),
+        })
+    }
+
+    /// Runs it once, if there is one.
     pub(super) fn run(&self, call: impl FnOnce(&mut F)) {
-        if let Some(handler) = self.handler.take() {
-            let mut back = PutBack(&self.handler, Some(handler));
-            if let Some(handler) = &mut back.1 {
-                call(handler);
-            }
+        if let Some(mut lease) = self.lease() {
+            lease.run(call);
         }
     }
 }
 
-struct PutBack<'c, F: ?Sized>(&'c Cell<Option<Box<F>>>, Option<Box<F>>);
+/// A handler that runs.
+pub(super) struct Lease<'c, F: ?Sized> {
+    of: &'c Handler<F>,
+    /// There until the lease ends.
+    handler: Option<Box<F>>,
+}
 
-impl<F: ?Sized> Drop for PutBack<'_, F> {
+impl<F: ?Sized> Lease<'_, F> {
+    #[inline(always)]
+    pub(super) fn run(&mut self, call: impl FnOnce(&mut F)) {
+        if let Some(handler) = &mut self.handler {
+            call(handler);
+        }
+    }
+
+    /// Whether it was replaced since it was taken out.
+    #[inline(always)]
+    pub(super) fn is_replaced(&self) -> bool {
+        self.of.is_newer.get()
+    }
+}
+
+impl<F: ?Sized> Drop for Lease<'_, F> {
     fn drop(&mut self) {
-        let newer = self.0.take();
-        self.0.set(newer.or(self.1.take()));
+        let newer = self.of.handler.take();
+        self.of.handler.set(newer.or(self.handler.take()));
     }
 }
 
@@ -167,11 +200,13 @@ impl<'h> Entry<'h> {
     /// The room handler, if it is time to run it.
     pub(super) fn take_on_room(&self, port: &MessagePort) -> Option<OnRoom<'h>> {
         port.want_room_for(self.room.get()?);
-        if !port.has_room() || port.known_end().is_some() {
+        let over = port.known_end().is_some();
+        if !over && !port.has_room() {
             return None;
         }
         self.room.set(None);
-        self.on_room.take()
+        // There will be no more room once the channel has ended.
+        self.on_room.take().filter(|_| !over)
     }
 }
 

@@ -26,6 +26,7 @@ impl<'h> EventLoop<'h> {
         let _running = self.begin();
         while !self.stopped.replace(false) && self.is_waiting_for_something() {
             self.run_round(None)?;
+            self.check_home()?;
         }
         Ok(())
     }
@@ -49,7 +50,9 @@ impl<'h> EventLoop<'h> {
         // Somebody who calls this in a loop, without waiting, must hear what is told by the kernel alone.
         self.collect(EpollTimeout::ZERO)?;
         while self.is_waiting_for_something() {
-            if self.run_round(deadline)? {
+            let any = self.run_round(deadline)?;
+            self.check_home()?;
+            if any {
                 self.stopped.set(false);
                 return Ok(true);
             }
@@ -87,6 +90,12 @@ impl<'h> EventLoop<'h> {
         Running(self)
     }
 
+    /// Whether no more handlers are to be run now: the loop was stopped, or a handler has forked and this is the
+    /// child.
+    pub(super) fn is_over(&self) -> bool {
+        self.stopped.get() || !self.home.is_here()
+    }
+
     fn is_waiting_for_something(&self) -> bool {
         !self.is_empty() || !self.timers.is_empty() || self.on_wake.is_set()
     }
@@ -109,7 +118,7 @@ impl<'h> EventLoop<'h> {
         }
         let told = self.told.borrow().len();
         for _ in 0..told {
-            if self.stopped.get() {
+            if self.is_over() {
                 break;
             }
             let next = self.told.borrow_mut().pop_front();
@@ -119,7 +128,7 @@ impl<'h> EventLoop<'h> {
         }
         let ready = self.ready.borrow().len();
         for _ in 0..ready {
-            if self.stopped.get() {
+            if self.is_over() {
                 break;
             }
             let next = self.ready.borrow_mut().pop_front();

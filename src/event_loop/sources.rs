@@ -235,7 +235,7 @@ impl<'h> EventLoop<'h> {
                 self.rest_listener(id, source);
             }
             source.handler.run(|handler| handler(self, accepted));
-            if failed || self.stopped.get() {
+            if failed || self.is_over() {
                 break;
             }
         }

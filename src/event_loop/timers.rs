@@ -1,13 +1,13 @@
 //! Timers, in the order in which they are due.
 
-use super::EventLoop;
 use super::handlers::Handler;
+use super::{EventLoop, new_id};
 use core::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// A timer of an [`EventLoop`]. No two are ever the same.
+/// A timer of an [`EventLoop`]. No two are ever the same in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimerId(u64);
 
@@ -24,7 +24,6 @@ struct Timer<'h> {
 pub(super) struct Timers<'h> {
     by_id: RefCell<HashMap<u64, Rc<Timer<'h>>>>,
     by_due: RefCell<BTreeSet<(Instant, u64)>>,
-    next: Cell<u64>,
 }
 
 impl<'h> Timers<'h> {
@@ -38,8 +37,7 @@ impl<'h> Timers<'h> {
     }
 
     fn set(&self, due: Instant, period: Option<Duration>, on_time: Box<OnTime<'h>>) -> TimerId {
-        let id = self.next.get();
-        self.next.set(id + 1);
+        let id = new_id();
         let handler = Handler::new();
         handler.set(on_time);
         let timer = Timer {
@@ -108,7 +106,9 @@ impl<'h> EventLoop<'h> {
 
     /// Calls off a timer, and says whether it was still to come.
     pub fn clear_timer(&self, timer: TimerId) -> bool {
-        self.timers.clear(timer.0)
+        let was_set = self.timers.clear(timer.0);
+        self.stir();
+        was_set
     }
 
     fn set_timer(
@@ -131,9 +131,9 @@ impl<'h> EventLoop<'h> {
         if self.timers.is_empty() {
             return false;
         }
-        let (now, before) = (Instant::now(), self.timers.next.get());
+        let (now, before) = (Instant::now(), new_id());
         let mut any = false;
-        while !self.stopped.get() {
+        while !self.is_over() {
             let Some(timer) = self.timers.take_due(now, before) else {
                 break;
             };

@@ -2,8 +2,8 @@
 
 use super::handlers::{Entry, Place};
 use super::slot::{PortEvent, Use};
-use super::{CloseEvent, EventLoop, MessageErrorEvent, PortId};
-use crate::error::{CloseReason, RecvError};
+use super::{CloseEvent, EventLoop, MessageErrorEvent};
+use crate::error::{CloseReason, DetachError, RecvError};
 use crate::port::MessagePort;
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl<'h> EventLoop<'h> {
         if let Some(on_room) = on_room {
             on_room(self, entry.slot.id());
         }
-        if self.stopped.get() {
+        if self.is_over() {
             return has_room;
         }
         self.dispatch(entry) || has_room
@@ -55,6 +55,7 @@ impl<'h> EventLoop<'h> {
             return end.is_some_and(|reason| self.end(entry, reason));
         }
         let mut until = None;
+        let mut handler = entry.on_message.lease();
         for count in 0..BUDGET {
             let event = match PortEvent::receive(&entry.slot) {
                 Ok(Some(event)) => event,
@@ -66,12 +67,21 @@ impl<'h> EventLoop<'h> {
             if count == 0 {
                 until = waiting(event.port());
             }
-            entry.on_message.run(|handler| handler(self, event));
+            if let Some(handler) = &mut handler {
+                handler.run(|handler| handler(self, event));
+            }
+            if handler
+                .as_ref()
+                .is_some_and(|handler| handler.is_replaced())
+            {
+                drop(handler.take());
+                handler = entry.on_message.lease();
+            }
             let used = Use::of(&entry.slot);
             let more = used.zip(until).is_some_and(|(used, until)| {
                 until.wrapping_sub(used.port().consumer.position()) as i64 > 0
             });
-            if !more || self.stopped.get() {
+            if !more || self.is_over() {
                 break;
             }
         }
@@ -81,14 +91,21 @@ impl<'h> EventLoop<'h> {
     /// The channel has ended, and everything was dispatched: tells the handler, unless it was ended here, and lets
     /// the port go.
     fn end(&self, entry: &Rc<Entry<'h>>, reason: CloseReason) -> bool {
-        struct Leave<'t, 'h>(&'t EventLoop<'h>, PortId);
+        struct Leave<'t, 'h>(&'t EventLoop<'h>, &'t Rc<Entry<'h>>);
         impl Drop for Leave<'_, '_> {
             fn drop(&mut self) {
-                drop(self.0.remove(self.1));
+                let Leave(events, entry) = self;
+                let port = entry.slot.id();
+                if let Err(DetachError::InUse) = events.remove(port) {
+                    // Its handler has forgotten an event (`mem::forget`), which nobody can use any more.
+                    entry.place.set(Place::Gone);
+                    let _source = events.sources.borrow_mut().remove(&port.0);
+                    entry.forget_handlers();
+                }
             }
         }
         let port = entry.slot.id();
-        let _leave = Leave(self, port);
+        let _leave = Leave(self, entry);
         if reason != CloseReason::ClosedHere {
             let event = CloseEvent { port, reason };
             entry.on_close.run(|handler| handler(self, event));
@@ -119,7 +136,7 @@ impl<'h> EventLoop<'h> {
     }
 
     fn find_place(&self, entry: &Rc<Entry<'h>>) {
-        if entry.place.get() != Place::Running {
+        if entry.place.get() != Place::Running || !self.home.is_here() {
             return;
         }
         let Some(used) = Use::of(&entry.slot) else {
