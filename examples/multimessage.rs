@@ -9,21 +9,22 @@
 //! printf 'hello\nworld\n' | cargo run --release --example multimessage
 //! ```
 //!
-//! The page waits for typed lines and for the frame with one `poll`: that is how a port joins an event loop
-//! it knows nothing of (`arm`, then poll `as_fd`).
+//! All of it is done in handlers. Only standard input, which is no port, has a thread that waits for it and posts
+//! the lines through a channel of their own.
 //!
 //! Ends with 0 when every line was answered, with 2 when a line was too long for a message (the others are
 //! answered), with 1 when anything else went wrong, such as the death of the frame.
 
+use std::cell::Cell;
 use std::error::Error;
-use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, BufRead, ErrorKind, Write};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ringport::{Armed, CloseReason, Interest, MessageChannel, MessagePort, PostError, Worker};
+use ringport::{
+    Attached, CloseReason, EventLoop, MessageChannel, MessagePort, PortEvent, PortId, PostError,
+    Worker,
+};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -48,6 +49,51 @@ fn show(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
+/// The other process: gets its port, then shows and answers every message until the page closes it.
+fn frame() -> Outcome<ExitCode> {
+    let window = ringport::parent_port()?.ok_or("a frame is started by its page only")?;
+    let end = Cell::new(Err("the page has gone without \"init\"".into()));
+    let mut events = EventLoop::new()?;
+    events.add(window)?.on_data::<String>(|events, init| {
+        if let Err(error) = answer_on(events, init.take_ports().pop(), &end) {
+            end.set(Err(error));
+        }
+        // The window has served. Without it the loop ends when `port2` is closed.
+        let _ = events.detach(init.into_event());
+    });
+    events.run()?;
+    drop(events);
+    end.into_inner()
+}
+
+fn answer_on<'h>(
+    events: &EventLoop<'h>,
+    port2: Option<MessagePort>,
+    end: &'h Cell<Outcome<ExitCode>>,
+) -> Outcome<()> {
+    let port2 = events.add(port2.ok_or("no port came with \"init\"")?)?;
+    port2.on_message(|_, event| {
+        show(&format!("• {}", String::from_utf8_lossy(event.bytes())));
+        let answer = [BEFORE, event.bytes(), AFTER].concat();
+        // It may wait for room, since the page takes answers whatever else it does.
+        match event.port().post_bytes(&answer) {
+            // A page that is going does not read answers; what it posted is still shown.
+            Ok(()) | Err(PostError::Closed(_)) => {}
+            Err(error) => {
+                end.set(Err(error.into()));
+                event.port().close();
+            }
+        }
+    });
+    port2.on_close(|_, close| {
+        end.set(match close.reason {
+            CloseReason::ClosedByPeer => Ok(ExitCode::SUCCESS),
+            reason => Err(format!("the channel has ended: {reason}").into()),
+        });
+    });
+    Ok(())
+}
+
 /// Makes the channel, gives one end of it to the frame, and talks through the other.
 fn page() -> Outcome<ExitCode> {
     let MessageChannel { port1, port2 } = MessageChannel::new()?;
@@ -55,7 +101,7 @@ fn page() -> Outcome<ExitCode> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("frame");
     command.stdin(Stdio::null()).stdout(Stdio::null()); // those are the page's
-    let mut worker = Worker::spawn(command)?;
+    let worker = Worker::spawn(command)?;
     show(&format!(
         "multimessage: the frame is process {}",
         worker.id()
@@ -63,15 +109,31 @@ fn page() -> Outcome<ExitCode> {
     let window = worker.port();
     window.post_message_with(&"init".to_string(), [port2])?;
 
-    let talked = talk(&port1);
-    // On every way out: the frame takes what is still waiting for it, then the close, and ends.
-    port1.close();
-    let status = worker.wait()?;
-    match talked {
+    let input = MessageChannel::new()?;
+    // The answer, which is longer than the line, must fit into a message too.
+    let longest = port1.max_message_len() - BEFORE.len() - AFTER.len();
+    let reader = thread::spawn(move || post_input(&input.port1, longest));
+
+    // What handlers borrow is declared before the loop.
+    let (page, frame_ended) = (Page::default(), Cell::new(None));
+    let mut events = EventLoop::new()?;
+    events.add_worker(worker, |_, status| frame_ended.set(Some(status)))?;
+    page.take_answers(&events, port1)?;
+    page.take_lines(&events, input.port2)?;
+    events.run()?; // until all of these have left it
+    drop(events);
+
+    let status = frame_ended.take().ok_or("the frame has not ended")??;
+    match page.failure.take() {
         _ if !status.success() => Err(format!("the frame ended with {status}").into()),
         // Whoever reads the answers, such as `head -1`, has seen enough.
-        Err(error) if is_broken_pipe(&*error) => Ok(ExitCode::SUCCESS),
-        talked => talked,
+        Some(error) if is_broken_pipe(&*error) => Ok(ExitCode::SUCCESS),
+        Some(error) => Err(error),
+        None => match reader.join().expect("the reader does not panic") {
+            Ok(0) => Ok(ExitCode::SUCCESS),
+            Ok(_) => Ok(ExitCode::from(2)),
+            Err(error) => Err(format!("standard input: {error}").into()),
+        },
     }
 }
 
@@ -80,148 +142,112 @@ fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// The other process: waits for its port, then shows and answers every message until the page closes it.
-fn frame() -> Outcome<ExitCode> {
-    let window = ringport::parent_port()?.ok_or("a frame is started by its page only")?;
-    let init = window.recv()?;
-    if init.data::<String>()?.as_str() != "init" {
-        return Err("the page's first message is not \"init\"".into());
-    }
-    let port2 = init.take_ports().pop().ok_or("no port came with it")?;
-
-    for event in &port2 {
-        show(&format!("• {}", String::from_utf8_lossy(event.bytes())));
-        match port2.post_bytes(&[BEFORE, event.bytes(), AFTER].concat()) {
-            // A page that is going does not read answers; what it posted is still shown.
-            Ok(()) | Err(PostError::Closed(_)) => {}
-            Err(error) => return Err(error.into()),
+/// Posts the lines of standard input, and says how many were too long. When the ring is full it waits until the
+/// page has taken some, so that few are kept.
+fn post_input(port: &MessagePort, longest: usize) -> io::Result<u64> {
+    let mut input = io::stdin().lock();
+    let mut line = Vec::new();
+    let (mut number, mut too_long) = (0, 0);
+    while input.read_until(b'\n', &mut line)? > 0 {
+        number += 1;
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let len = text.len();
+        if len > longest {
+            too_long += 1;
+            let most = format!("a line may have at most {longest}: not posted");
+            show(&format!(
+                "multimessage: line {number} has {len} bytes, {most}"
+            ));
+        } else if port.post_bytes(text).is_err() {
+            break; // the page takes no more
         }
+        line.clear();
     }
-    match port2.close_reason() {
-        Some(CloseReason::ClosedByPeer) => Ok(ExitCode::SUCCESS),
-        Some(reason) => Err(format!("the channel has ended: {reason}").into()),
-        None => Err("cannot wait for messages".into()),
-    }
+    Ok(too_long)
 }
 
-/// Posts the lines and prints the answers.
-///
-/// Both rings are bounded, so the page never waits for the one alone: a page that only waited for room to
-/// post, and a frame that only waited for room to answer, would wait for ever.
-fn talk(port1: &MessagePort) -> Outcome<ExitCode> {
-    let mut input = Input::new()?;
-    let mut output = BufWriter::new(io::stdout().lock());
-    // The answer, which is longer than the line, must fit into a message too.
-    let longest = port1.max_message_len() - BEFORE.len() - AFTER.len();
-    let (mut posted, mut answered, mut too_long) = (0, 0, 0);
+/// What the page's handlers share.
+#[derive(Default)]
+struct Page {
+    port1: Cell<Option<PortId>>,
+    /// The port that brings the lines. None: no more will come.
+    lines: Cell<Option<PortId>>,
+    failure: Cell<Option<Box<dyn Error>>>,
+}
 
-    loop {
-        while let Some(answer) = port1.try_recv()? {
-            output.write_all(answer.bytes())?;
-            output.write_all(b"\n")?;
-            answered += 1;
+impl Page {
+    fn take_answers<'h>(&'h self, events: &EventLoop<'h>, port1: MessagePort) -> Outcome<()> {
+        let port1 = events.add(port1)?;
+        self.port1.set(Some(port1.id()));
+        port1.on_message(|events, answer| {
+            let printed = io::stdout().write_all(&[answer.bytes(), b"\n"].concat());
+            self.check(events, printed.map_err(Into::into));
+            self.close_if_answered(events);
+        });
+        port1.on_close(|events, close| self.check(events, Err(close.reason.to_string().into())));
+        Ok(())
+    }
+
+    fn take_lines<'h>(&'h self, events: &EventLoop<'h>, lines: MessagePort) -> Outcome<()> {
+        let lines = events.add(lines)?;
+        self.lines.set(Some(lines.id()));
+        lines.on_message(|events, line| self.check(events, self.post(events, line)));
+        lines.on_close(|events, _| {
+            self.lines.set(None);
+            self.close_if_answered(events);
+        });
+        Ok(())
+    }
+
+    /// Posts a line. It does not wait for room, since the frame may be waiting for some itself: it keeps the line,
+    /// and takes the port that brings the lines out of the loop until there is room.
+    fn post<'h>(&'h self, events: &EventLoop<'h>, line: PortEvent<'_>) -> Outcome<()> {
+        if self.try_post(events, line.bytes())? {
+            return Ok(());
         }
+        let (lines, line) = (line.id(), line.into_owned());
+        let lines = events.remove(lines)?;
+        self.port1(events)?.on_room(line.len(), move |events, _| {
+            let posted = self.try_post(events, line.bytes());
+            self.check(events, posted.and_then(|_| self.take_lines(events, lines)));
+        });
+        Ok(())
+    }
 
-        while let Some(line) = input.line() {
-            let len = line.len();
-            if len > longest {
-                too_long += 1;
-                let number = posted + too_long;
-                let most = format!("a line may have at most {longest}: not posted");
-                show(&format!(
-                    "multimessage: line {number} has {len} bytes, {most}"
-                ));
-            } else {
-                match port1.try_post_bytes(line) {
-                    Ok(()) => posted += 1,
-                    // Of a close `try_recv` tells, after the last answer.
-                    Err(PostError::Full { .. } | PostError::Closed(_)) => break,
-                    Err(error) => return Err(error.into()),
-                }
+    /// Whether there was room. Of a close `on_close` tells, after the last answer.
+    fn try_post(&self, events: &EventLoop<'_>, line: &[u8]) -> Outcome<bool> {
+        match self.port1(events)?.try_post_bytes(line) {
+            Ok(()) | Err(PostError::Closed(_)) => Ok(true),
+            Err(PostError::Full { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The frame takes what is waiting for it, then the close, and ends.
+    fn close_if_answered(&self, events: &EventLoop<'_>) {
+        if let (None, Ok(port1)) = (self.lines.get(), self.port1(events)) {
+            let stats = port1.stats();
+            if stats.messages_posted == stats.messages_received {
+                port1.close();
             }
-            input.skip(len);
-        }
-
-        // Nothing more can be done at once: print what there is, then wait.
-        output.flush()?;
-        if input.ended && input.line().is_none() && posted == answered {
-            return Ok(ExitCode::from(if too_long == 0 { 0 } else { 2 }));
-        }
-        wait(port1, &mut input)?;
-    }
-}
-
-/// Waits for an answer and, beside it, for room if a line is waiting for it, for input if none is.
-fn wait(port1: &MessagePort, input: &mut Input) -> Outcome<()> {
-    let (interest, wants_input) = match input.line() {
-        Some(line) => (Interest::Either(line.len()), false),
-        None => (Interest::Message, !input.ended),
-    };
-    if port1.arm(interest)? == Armed::Ready {
-        return Ok(());
-    }
-    let mut watched = vec![PollFd::new(port1.as_fd()?, PollFlags::POLLIN)];
-    if wants_input {
-        watched.push(PollFd::new(input.source.as_fd(), PollFlags::POLLIN));
-    }
-    match poll(&mut watched, PollTimeout::NONE) {
-        Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) if wants_input && watched[1].any() != Some(false) => Ok(input
-            .read()
-            .map_err(|error| format!("standard input: {error}"))?),
-        Ok(_) => Ok(()),
-    }
-}
-
-/// The lines of standard input, as bytes. More is read only when all are posted, so few are kept.
-struct Input {
-    /// Not `std::io::Stdin`: lines in its buffer would be invisible to `poll`.
-    source: File,
-    bytes: Vec<u8>,
-    /// Where in `bytes` the next line begins.
-    next: usize,
-    ended: bool,
-}
-
-impl Input {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            source: File::from(io::stdin().as_fd().try_clone_to_owned()?),
-            bytes: Vec::new(),
-            next: 0,
-            ended: false,
-        })
-    }
-
-    /// The next line, if it was read to its end. The last one may lack its newline.
-    fn line(&self) -> Option<&[u8]> {
-        let rest = &self.bytes[self.next..];
-        match rest.iter().position(|&byte| byte == b'\n') {
-            Some(end) => Some(&rest[..end]),
-            None => (self.ended && !rest.is_empty()).then_some(rest),
         }
     }
 
-    /// Goes on behind a line of so many bytes.
-    fn skip(&mut self, len: usize) {
-        self.next = (self.next + len + 1).min(self.bytes.len());
+    /// Ends everything if something went wrong. The first error counts.
+    fn check(&self, events: &EventLoop<'_>, done: Outcome<()>) {
+        let Err(error) = done else { return };
+        let first = self.failure.take().unwrap_or(error);
+        self.failure.set(Some(first));
+        if let Ok(port1) = self.port1(events) {
+            port1.close();
+        }
+        if let Some(lines) = self.lines.take() {
+            let _ = events.remove(lines);
+        }
     }
 
-    /// Reads once, which does not block after `poll` said that there is something.
-    fn read(&mut self) -> io::Result<()> {
-        self.bytes.drain(..self.next);
-        self.next = 0;
-        let mut chunk = [0; 64 << 10];
-        match self.source.read(&mut chunk) {
-            Ok(len) => {
-                self.bytes.extend_from_slice(&chunk[..len]);
-                self.ended = len == 0;
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
-        }
+    fn port1<'l, 'h>(&self, events: &'l EventLoop<'h>) -> Outcome<Attached<'l, 'h>> {
+        let port1 = self.port1.get().and_then(|port1| events.port(port1));
+        Ok(port1.ok_or("the channel is closed")?)
     }
 }

@@ -4,12 +4,16 @@
 mod program;
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use program::{LIMIT, Lines, kill, program};
+
+const LONG_LINE: &[u8] = &[b'z'; 999];
 
 /// One run of the demonstration.
 struct Page {
@@ -90,6 +94,25 @@ impl Page {
         thread::spawn(move || while typing.write_all(b"and another line\n").is_ok() {})
     }
 
+    /// Stops the frame, and types lines of 1000 bytes until the page has taken none for a while: how many.
+    fn type_to_a_stopped_frame(&mut self) -> usize {
+        signal(self.frame, libc::SIGSTOP);
+        let typing = self.typing.as_mut().expect("an input");
+        let mut typed = 0;
+        loop {
+            let mut pipe = [PollFd::new(typing.as_fd(), PollFlags::POLLOUT)];
+            if poll(&mut pipe, PollTimeout::from(500u16)).expect("it can be waited for") == 0 {
+                return typed;
+            }
+            // A pipe that is ready takes a page.
+            let line = [LONG_LINE, b"\n"].concat();
+            typing.write_all(&line).expect("the page is alive");
+            typed += 1;
+            // A pipe and two rings of 64 KiB hold some 200.
+            assert!(typed < 1000, "the page keeps them all");
+        }
+    }
+
     fn status(&mut self) -> ExitStatus {
         let status = self.ended.recv_timeout(LIMIT).expect("the page ends");
         self.has_ended = true;
@@ -98,12 +121,20 @@ impl Page {
 }
 
 impl Drop for Page {
-    /// A failed test leaves no process behind. (The frame ends when its page does.)
+    /// A failed test leaves no process behind. (The frame ends when its page does, unless it is stopped.)
     fn drop(&mut self) {
         if !self.has_ended && self.ended.try_recv().is_err() {
+            if thread::panicking() {
+                kill(self.frame);
+            }
             kill(self.page);
         }
     }
+}
+
+fn signal(process: i32, signal: libc::c_int) {
+    // SAFETY: `kill` takes two integers and touches no memory of this process.
+    assert_eq!(unsafe { libc::kill(process, signal) }, 0);
 }
 
 fn answer(line: impl AsRef<[u8]>) -> Vec<u8> {
@@ -153,6 +184,28 @@ fn two_hundred_thousand_lines_arrive_complete_and_in_order() {
         );
     }
     assert_eq!(status, Some(0));
+}
+
+/// Rings hold a few of these: both are full all the time, and nobody waits for ever.
+#[test]
+fn two_thousand_long_lines_arrive_complete_and_in_order() {
+    let lines: Vec<String> = (0..2000)
+        .map(|number| format!("{number} {}", "x".repeat(10_000 + 10 * number)))
+        .collect();
+    let (status, output, shown) = Page::run((lines.join("\n") + "\n").as_bytes());
+    assert!(output == lines.iter().map(answer).collect::<Vec<_>>());
+    assert_eq!(shown.len(), lines.len());
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn a_page_takes_no_more_lines_than_there_is_room_for() {
+    let mut page = Page::start();
+    let typed = page.type_to_a_stopped_frame();
+    signal(page.frame, libc::SIGCONT);
+    page.typing = None;
+    assert!(page.output.rest() == vec![answer(LONG_LINE); typed]);
+    assert_eq!(page.status().code(), Some(0));
 }
 
 #[test]
@@ -260,6 +313,19 @@ fn a_busy_page_notices_the_death_of_its_frame() {
     );
     assert_tells(&page.shown.rest(), "the frame ended with signal: 9");
     typist.join().expect("a typist");
+}
+
+#[test]
+fn a_page_that_waits_for_room_notices_the_death_of_its_frame() {
+    let mut page = Page::start();
+    page.type_to_a_stopped_frame();
+    kill(page.frame);
+    assert_eq!(page.status().code(), Some(1));
+    assert!(
+        page.output.rest().is_empty(),
+        "the frame has answered nothing"
+    );
+    assert_tells(&page.shown.rest(), "the frame ended with signal: 9");
 }
 
 #[test]

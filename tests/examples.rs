@@ -1,90 +1,21 @@
-//! The examples about processes that meet do what their comments say: run as a user runs them.
+//! The examples do what their comments say: run as a user runs them.
 
+#[path = "examples/chat.rs"]
+mod chat;
 #[path = "meeting/place.rs"]
 mod place;
 #[path = "common/program.rs"]
 mod program;
+#[path = "examples/run.rs"]
+mod run;
 
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
+use std::time::{Duration, Instant};
 
 use place::Place;
-use program::{LIMIT, Lines, kill, program};
-
-/// One run of an example.
-struct Run {
-    output: Lines,
-    errors: Lines,
-    process: u32,
-    ended: Receiver<ExitStatus>,
-    has_ended: bool,
-}
-
-impl Run {
-    fn start(example: &str, arguments: &[&OsStr], runtime_dir: Option<&Place>) -> Self {
-        let mut command = Command::new(program(example));
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if let Some(place) = runtime_dir {
-            command.env("XDG_RUNTIME_DIR", place.path());
-        }
-        let mut child: Child = command.spawn().expect("the example starts");
-        let output = Lines::of(child.stdout.take().expect("a pipe"));
-        let errors = Lines::of(child.stderr.take().expect("a pipe"));
-        let process = child.id();
-        let (status, ended) = mpsc::channel();
-        thread::spawn(move || {
-            let _ = status.send(child.wait().expect("the example's status"));
-        });
-        Self {
-            output,
-            errors,
-            process,
-            ended,
-            has_ended: false,
-        }
-    }
-
-    fn line(&self) -> String {
-        let line = self.output.next().expect("a line");
-        String::from_utf8(line).expect("text")
-    }
-
-    fn rest(&self) -> Vec<String> {
-        std::iter::from_fn(|| self.output.next())
-            .map(|line| String::from_utf8(line).expect("text"))
-            .collect()
-    }
-
-    fn status(&mut self) -> ExitStatus {
-        let status = self.ended.recv_timeout(LIMIT).expect("the example ends");
-        self.has_ended = true;
-        status
-    }
-
-    /// It has said everything, nothing of it on standard error, and ends well.
-    #[track_caller]
-    fn ends_well(mut self) {
-        assert_eq!(self.rest(), Vec::<String>::new());
-        assert_eq!(self.errors.rest(), Vec::<Vec<u8>>::new());
-        assert!(self.status().success());
-    }
-}
-
-impl Drop for Run {
-    /// A failed test leaves no process behind. (The others of an example end when their peers do.)
-    fn drop(&mut self) {
-        if !self.has_ended && self.ended.try_recv().is_err() {
-            kill(self.process as i32);
-        }
-    }
-}
+use program::kill;
+use run::{Run, prints_what_its_comment_says, promised};
 
 /// The part of a line between two others.
 #[track_caller]
@@ -94,33 +25,61 @@ fn between<'l>(line: &'l str, before: &str, after: &str) -> &'l str {
         .unwrap_or_else(|| panic!("not {before:?} … {after:?}: {line:?}"))
 }
 
-/// What an example's comment says that it prints: its block of text, without the command.
-fn promised(example: &str) -> Vec<String> {
-    let path = format!("{}/examples/{example}.rs", env!("CARGO_MANIFEST_DIR"));
-    let source = std::fs::read_to_string(path).expect("the example's source");
-    let comment = source.lines().map_while(|line| line.strip_prefix("//!"));
-    let block = comment
-        .map(str::trim_start)
-        .skip_while(|line| *line != "```text")
-        .skip(1)
-        .take_while(|line| *line != "```");
-    block
-        .filter(|line| !line.starts_with("$ "))
-        .map(str::to_owned)
-        .collect()
+#[test]
+fn delegate_prints_what_its_comment_says() {
+    prints_what_its_comment_says("delegate", 10);
 }
 
 #[test]
-fn delegate_prints_what_its_comment_says() {
-    let promised = promised("delegate");
-    assert_eq!(promised.len(), 10, "{promised:?}");
-    for _ in 0..5 {
-        let run = Run::start("delegate", &[], None);
-        for line in &promised {
-            assert_eq!(&run.line(), line);
-        }
-        run.ends_well();
+fn poll_loop_prints_what_its_comment_says() {
+    prints_what_its_comment_says("poll_loop", 2);
+}
+
+#[test]
+fn mio_loop_prints_what_its_comment_says() {
+    prints_what_its_comment_says("mio_loop", 1);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn tokio_pipeline_prints_what_its_comment_says() {
+    prints_what_its_comment_says("tokio_pipeline", 3);
+}
+
+/// What the clients print comes mixed, and so do calls that end at the same time.
+#[test]
+fn rpc_prints_what_its_comment_says_for_each_of_three_clients() {
+    let promised = promised("rpc");
+    let run = Run::start("rpc", &[], None);
+    let lines = run.rest();
+    assert_eq!((promised.len(), lines.len()), (9, 3 * 8 + 1), "{lines:#?}");
+    assert_eq!(lines[3 * 5], promised[5], "it comes before what it causes");
+    for client in ["client 1: ", "client 2: ", "client 3: "] {
+        let of = |lines: &[String], client| -> Vec<String> {
+            let lines = lines.iter().filter_map(|line| line.strip_prefix(client));
+            let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+            lines[..2].sort_unstable();
+            lines[5..].sort_unstable();
+            lines
+        };
+        assert_eq!(of(&lines, client), of(&promised, "client 1: "));
     }
+    run.ends_well();
+}
+
+/// They hold its output too, so that this ends when the last of them does.
+#[test]
+fn the_processes_of_rpc_end_when_it_is_killed() {
+    let mut run = Run::start("rpc", &[], None);
+    run.line(); // it goes on for half a second
+    kill(run.process as i32);
+    let killed = Instant::now();
+    assert_eq!(run.status().signal(), Some(libc::SIGKILL));
+    assert!(!run.rest().contains(&"the server is killed.".to_string()));
+    assert!(
+        killed.elapsed() < Duration::from_secs(30),
+        "calls wait for a minute"
+    );
 }
 
 /// The line that says who came.
@@ -204,12 +163,16 @@ fn wrong_arguments_are_told() {
         ("delegate", &["D"][..]),
         ("meet", &["listen"]),
         ("meet", &["client", "a", "b"]),
+        ("chat_server", &["join", "lobby"]),
+        ("multimessage", &["page"]),
+        ("rpc", &["client"]),
+        ("poll_loop", &["talk"]),
+        ("mio_loop", &["a", "b"]),
     ] {
         let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();
         let mut run = Run::start(example, &arguments, None);
         assert_eq!(run.status().code(), Some(1));
-        let told = run.errors.rest().concat();
-        let told = String::from_utf8_lossy(&told).into_owned();
+        let told = run.told();
         assert!(told.contains(&format!("usage: {example}")), "{told:?}");
     }
 }
@@ -219,7 +182,7 @@ fn a_client_of_nobody_is_told_so() {
     let place = Place::new();
     let mut run = Run::start("meet", &["client".as_ref(), "mixer".as_ref()], Some(&place));
     assert_eq!(run.status().code(), Some(1));
-    let told = String::from_utf8_lossy(&run.errors.rest().concat()).into_owned();
+    let told = run.told();
     assert!(told.contains("mixer"), "{told:?}");
     assert!(run.rest().is_empty());
 }

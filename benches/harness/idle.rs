@@ -1,15 +1,15 @@
 //! What ports cost that wait.
 
 use std::fs;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringport::{MessageChannel, MessagePort};
 
-use super::Options;
 use super::report::plain_bar;
+use super::{Options, PATIENCE as SECONDS, watchdog};
 
-const PORTS: u64 = 100;
+const PORTS: usize = 100;
 
 /// Nothing here may take longer to come to rest.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,25 +29,57 @@ pub fn measure(options: &Options) -> String {
             (port1, thread::spawn(move || wait(port2)))
         })
         .unzip();
-    let begun = Instant::now();
-    while asleep() < PORTS {
-        assert!(begun.elapsed() < PATIENCE, "they do not come to rest");
-        thread::yield_now();
-    }
-    let before = switches();
-    thread::sleep(length);
-    let switched = switches() - before;
-    assert_eq!(asleep(), PORTS, "all of them still wait");
+    let switched = switches_while_asleep(PORTS, length, || ());
     for port in &ports {
         port.post_bytes(b"wake up")
             .expect("the other side is alive");
     }
     for thread in threads {
-        thread.join().expect("it got its message");
+        join(thread);
     }
-    let each_second = switched as f64 / length.as_secs_f64();
     println!("\n{PORTS} ports waited for {length:?}: {switched} context switches");
-    plain_bar(options, "idle", "idle", each_second, 0.0)
+    bar(options, "idle", "idle", switched, length)
+}
+
+/// Waits for a thread that has been told to end. One that does not ends the bench: it must not hang.
+pub(super) fn join<T>(thread: JoinHandle<T>) -> T {
+    watchdog(SECONDS);
+    let result = thread.join().expect("it got what was posted");
+    watchdog(0);
+    result
+}
+
+/// The bar of so many context switches in such a time: none.
+pub(super) fn bar(
+    options: &Options,
+    contest: &str,
+    name: &str,
+    switched: u64,
+    length: Duration,
+) -> String {
+    let each_second = switched as f64 / length.as_secs_f64();
+    plain_bar(options, contest, name, each_second, 0.0)
+}
+
+/// Waits until so many threads sleep, all there are beside the first, and counts how often any of them had a CPU
+/// from then on for such a time, in the middle of which something else is done.
+pub(super) fn switches_while_asleep(
+    threads: usize,
+    length: Duration,
+    meanwhile: impl FnOnce(),
+) -> u64 {
+    let begun = Instant::now();
+    while asleep() < threads {
+        assert!(begun.elapsed() < PATIENCE, "they do not come to rest");
+        thread::yield_now();
+    }
+    let before = switches();
+    thread::sleep(length / 2);
+    meanwhile();
+    thread::sleep(length / 2);
+    let switched = switches() - before;
+    assert_eq!(asleep(), threads, "all of them still wait");
+    switched
 }
 
 /// The status of all threads of this process but the first, which does the counting.
@@ -60,10 +92,10 @@ fn statuses() -> impl Iterator<Item = String> {
     others.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok())
 }
 
-fn asleep() -> u64 {
+fn asleep() -> usize {
     statuses()
         .filter(|status| status.contains("\nState:\tS"))
-        .count() as u64
+        .count()
 }
 
 /// How often they have given up or lost their CPU.

@@ -40,19 +40,25 @@ impl Port {
     }
 }
 
+/// Posts message `sequence`.
+#[inline(always)]
+pub fn post<const LENGTH: usize>(port: &MessagePort, sequence: u64) {
+    if LENGTH <= SHORT {
+        let mut bytes = [0; LENGTH];
+        payload::fill(&mut bytes, sequence);
+        port.post_bytes(&bytes).expect("the other side is alive");
+    } else {
+        let mut slot = port.reserve(LENGTH).expect("the other side is alive");
+        // SAFETY: a slot's pointer is good for writes of its length, which was asked for.
+        unsafe { payload::fill_at(slot.as_mut_ptr(), LENGTH, sequence) };
+        slot.commit();
+    }
+}
+
 impl<const LENGTH: usize> End<LENGTH> for Port {
     #[inline(always)]
     fn send(&mut self, sequence: u64) {
-        if LENGTH <= SHORT {
-            let mut bytes = [0; LENGTH];
-            payload::fill(&mut bytes, sequence);
-            self.0.post_bytes(&bytes).expect("the other side is alive");
-        } else {
-            let mut slot = self.0.reserve(LENGTH).expect("the other side is alive");
-            // SAFETY: a slot's pointer is good for writes of its length, which was asked for.
-            unsafe { payload::fill_at(slot.as_mut_ptr(), LENGTH, sequence) };
-            slot.commit();
-        }
+        post::<LENGTH>(&self.0, sequence);
     }
 
     #[inline(always)]

@@ -49,7 +49,7 @@ pub fn answer(sequence: u64) -> u64 {
 
 /// Reads all of a message, and checks that it is the one expected.
 #[inline(always)]
-fn check<const LENGTH: usize>(bytes: &[u8], sequence: u64) {
+pub fn check<const LENGTH: usize>(bytes: &[u8], sequence: u64) {
     assert_eq!(bytes.len(), LENGTH);
     let sum = payload::expected(LENGTH, sequence, 1);
     assert_eq!(payload::sum(bytes), sum, "message {sequence}");
@@ -132,19 +132,19 @@ pub fn count_stream<const LENGTH: usize>(
 ) {
     let (mut count, mut sum) = (0, 0u64);
     for _ in 0..units {
-        sum = sum.wrapping_add(end.take(|bytes| {
-            assert_eq!(bytes.len(), LENGTH);
-            assert_eq!(
-                bytes[..8],
-                (*sequence + count).to_le_bytes(),
-                "out of order"
-            );
-            payload::sum(bytes)
-        }));
+        sum = sum.wrapping_add(end.take(|bytes| sum_of::<LENGTH>(bytes, *sequence + count)));
         count += 1;
     }
     *sequence += count;
     tally.say(*sequence, sum);
+}
+
+/// The sum of all words of message `sequence` of a stream.
+#[inline(always)]
+pub fn sum_of<const LENGTH: usize>(bytes: &[u8], sequence: u64) -> u64 {
+    assert_eq!(bytes.len(), LENGTH);
+    assert_eq!(bytes[..8], sequence.to_le_bytes(), "out of order");
+    payload::sum(bytes)
 }
 
 const MAP: &str = "RINGPORT_BENCH_TALLY";
@@ -192,7 +192,7 @@ impl Tally {
     }
 
     /// Says that so many messages came in all, and the sum of those of this half.
-    fn say(&self, count: u64, sum: u64) {
+    pub fn say(&self, count: u64, sum: u64) {
         self.word(Tally::SUM).store(sum, Ordering::Relaxed);
         self.word(Tally::COUNT).store(count, Ordering::Release);
     }

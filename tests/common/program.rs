@@ -62,6 +62,7 @@ fn build(profile_dir: &Path, example: &str) {
     };
     let status = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
         .args(["build", "--example", example, "--profile", profile])
+        .args(cfg!(feature = "tokio").then_some("--features=tokio"))
         .arg("--target-dir")
         .arg(profile_dir.parent().expect("a target folder"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))

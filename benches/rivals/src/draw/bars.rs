@@ -9,10 +9,11 @@ use super::run;
 use super::sheet::Frame;
 
 /// The benches that have bars, in the order drawn.
-const BENCHES: [&str; 7] = [
+const BENCHES: [&str; 8] = [
     "rtt",
     "stream",
     "wake",
+    "many",
     "transfer",
     "create",
     "memory",
