@@ -130,8 +130,7 @@ impl AsyncMessagePort {
         cx: &mut Context<'_>,
     ) -> Poll<Result<OwnedMessageEvent, RecvError>> {
         self.poll(cx, Side::Receiving, |port| {
-            let event = port.receive_next().transpose()?;
-            Some(event.map(|event| event.into_owned()))
+            port.receive_next(|event| event.into_owned()).transpose()
         })
     }
 

@@ -135,6 +135,8 @@ pub struct EventLoop<'h> {
     round: Cell<u64>,
     /// Messages dispatched since the kernel was last asked.
     dispatched: Cell<usize>,
+    /// When it was asked while there was enough to do.
+    asked: Cell<Option<Instant>>,
     /// The round in which ports that were not served lately were last looked for.
     weeded: Cell<u64>,
     patrol: Patrol,
@@ -194,6 +196,7 @@ impl<'h> EventLoop<'h> {
             told: RefCell::default(),
             round: Cell::new(0),
             dispatched: Cell::new(0),
+            asked: Cell::new(None),
             weeded: Cell::new(0),
             patrol: Patrol::default(),
             spinner: Spinner::new(),

@@ -59,13 +59,17 @@ impl MessagePort {
         if matches!(next, Ok(None)) && self.patrol() {
             next = self.next();
         }
-        self.deliver_next(next)
+        self.deliver_next(next, |event| event)
     }
 
-    /// The same without a look at the doorbell now and then: for a loop that has it watched.
+    /// The same without a look at the doorbell now and then: for who has it watched. `wrap` makes the event what
+    /// the caller needs.
     #[inline(always)]
-    pub(crate) fn receive_next(&self) -> Result<Option<MessageEvent<'_>>, RecvError> {
-        self.deliver_next(self.next())
+    pub(crate) fn receive_next<'p, R>(
+        &'p self,
+        wrap: impl FnOnce(MessageEvent<'p>) -> R,
+    ) -> Result<Option<R>, RecvError> {
+        self.deliver_next(self.next(), wrap)
     }
 
     /// Why the channel has ended, if nothing waits to be received before that.
@@ -89,7 +93,7 @@ impl MessagePort {
                 next = self.next();
             }
         }
-        self.deliver_next(next)
+        self.deliver_next(next, |event| event)
     }
 
     /// Receives until the channel has ended, waiting each time.
@@ -133,12 +137,13 @@ impl MessagePort {
     }
 
     #[inline(always)]
-    fn deliver_next(
-        &self,
+    fn deliver_next<'p, R>(
+        &'p self,
         next: Result<Option<Record>, End>,
-    ) -> Result<Option<MessageEvent<'_>>, RecvError> {
+        wrap: impl FnOnce(MessageEvent<'p>) -> R,
+    ) -> Result<Option<R>, RecvError> {
         match next? {
-            Some(record) => self.deliver(&record, Some),
+            Some(record) => self.deliver(&record, |event| Some(wrap(event))),
             None => Ok(None),
         }
     }

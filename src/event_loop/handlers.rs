@@ -20,7 +20,6 @@ pub(super) struct Handler<F: ?Sized> {
     /// Empty while it runs.
     handler: Cell<Option<Box<F>>>,
     is_set: Cell<bool>,
-    /// Whether it was set since it was last taken out.
     is_newer: Cell<bool>,
 }
 
@@ -49,52 +48,28 @@ impl<F: ?Sized> Handler<F> {
         self.is_set.get()
     }
 
-    /// Takes it out to be run, if there is one. It goes back when the lease ends, also by a panic, unless it was
-    /// replaced meanwhile.
+    /// Whether it was set since it was last run.
     #[inline(always)]
-    pub(super) fn lease(&self) -> Option<Lease<'_, F>> {
+    pub(super) fn is_newer(&self) -> bool {
+        self.is_newer.get()
+    }
+
+    /// Runs it, if there is one. It stays unless it was replaced meanwhile, also if it panics.
+    #[inline(always)]
+    pub(super) fn run<R>(&self, call: impl FnOnce(&mut F) -> R) -> Option<R> {
         let handler = self.handler.take()?;
         self.is_newer.set(false);
-        Some(Lease {
-            of: self,
-            handler: Some(handler),
-        })
-    }
-
-    /// Runs it once, if there is one.
-    pub(super) fn run(&self, call: impl FnOnce(&mut F)) {
-        if let Some(mut lease) = self.lease() {
-            lease.run(call);
-        }
+        let mut back = PutBack(&self.handler, Some(handler));
+        back.1.as_mut().map(|handler| call(handler))
     }
 }
 
-/// A handler that runs.
-pub(super) struct Lease<'c, F: ?Sized> {
-    of: &'c Handler<F>,
-    /// There until the lease ends.
-    handler: Option<Box<F>>,
-}
+struct PutBack<'c, F: ?Sized>(&'c Cell<Option<Box<F>>>, Option<Box<F>>);
 
-impl<F: ?Sized> Lease<'_, F> {
-    #[inline(always)]
-    pub(super) fn run(&mut self, call: impl FnOnce(&mut F)) {
-        if let Some(handler) = &mut self.handler {
-            call(handler);
-        }
-    }
-
-    /// Whether it was replaced since it was taken out.
-    #[inline(always)]
-    pub(super) fn is_replaced(&self) -> bool {
-        self.of.is_newer.get()
-    }
-}
-
-impl<F: ?Sized> Drop for Lease<'_, F> {
+impl<F: ?Sized> Drop for PutBack<'_, F> {
     fn drop(&mut self) {
-        let newer = self.of.handler.take();
-        self.of.handler.set(newer.or(self.handler.take()));
+        let newer = self.0.take();
+        self.0.set(newer.or(self.1.take()));
     }
 }
 

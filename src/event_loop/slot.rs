@@ -132,7 +132,7 @@ impl<'e> PortEvent<'e> {
         // SAFETY: only the event borrows from this, and the event ends with this use or before: `PortEvent`
         // never parts with the one but by dropping it.
         let port = unsafe { used.port_for_longer() };
-        Ok(port.receive_next()?.map(|event| PortEvent { event, used }))
+        port.receive_next(|event| PortEvent { event, used })
     }
 
     /// The port on which the message has arrived, as the loop knows it.

@@ -1,6 +1,6 @@
 //! A port's turn: a bounded number of its messages, each to its handler, and the close after the last.
 
-use super::handlers::{Entry, Place};
+use super::handlers::{Entry, OnMessage, Place};
 use super::slot::{PortEvent, Use};
 use super::{CloseEvent, EventLoop, MessageErrorEvent};
 use crate::error::{CloseReason, DetachError, RecvError};
@@ -8,10 +8,26 @@ use crate::port::MessagePort;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Messages a turn. So many are also the most that are dispatched before the kernel is asked who else has something.
+/// Messages a turn.
 pub(super) const BUDGET: usize = 64;
 /// How long a port rests on which a message cannot be received for lack of descriptors, memory or maps.
 pub(super) const REST: Duration = Duration::from_millis(10);
+
+/// What a port may have of its turn.
+struct Share {
+    /// Messages.
+    left: usize,
+    /// The position up to which messages waited when it began, if there were more than one.
+    until: Option<u64>,
+}
+
+/// Why a handler gets no more messages.
+enum Pause {
+    /// The turn is over.
+    Over,
+    /// There is another one.
+    Replaced,
+}
 
 /// A turn under way. Its end, also by a panic of the handler, finds the port its next place.
 struct Turn<'t, 'h> {
@@ -54,38 +70,55 @@ impl<'h> EventLoop<'h> {
             let end = Use::of(&entry.slot).and_then(|used| used.port().end());
             return end.is_some_and(|reason| self.end(entry, reason));
         }
-        let mut until = None;
-        let mut handler = entry.on_message.lease();
-        for count in 0..BUDGET {
-            let event = match PortEvent::receive(&entry.slot) {
-                Ok(Some(event)) => event,
-                Ok(None) | Err(RecvError::Forked) => return count > 0,
-                Err(RecvError::Closed(reason)) => return self.end(entry, reason),
-                Err(error) => return self.rest(entry, error),
+        let mut share = Share {
+            left: BUDGET,
+            until: None,
+        };
+        loop {
+            let outcome = entry
+                .on_message
+                .run(|handler| self.dispatch_to(handler, entry, &mut share));
+            return match outcome {
+                Some(Ok(Pause::Replaced)) => continue,
+                Some(Ok(Pause::Over) | Err(RecvError::Forked)) | None => share.left < BUDGET,
+                Some(Err(RecvError::Closed(reason))) => self.end(entry, reason),
+                Some(Err(error)) => self.rest(entry, error),
+            };
+        }
+    }
+
+    /// The same for one handler.
+    ///
+    /// An event goes from where it is made to its handler without being looked at: it would be written to memory
+    /// in words and read back in pairs, which the CPU does not forward before all that was written has left it.
+    #[inline(always)]
+    fn dispatch_to(
+        &self,
+        handler: &mut OnMessage<'h>,
+        entry: &Rc<Entry<'h>>,
+        share: &mut Share,
+    ) -> Result<Pause, RecvError> {
+        loop {
+            let Some(event) = PortEvent::receive(&entry.slot)? else {
+                return Ok(Pause::Over);
             };
             self.dispatched.set(self.dispatched.get() + 1);
-            if count == 0 {
-                until = waiting(event.port());
+            if share.left == BUDGET {
+                share.until = Use::of(&entry.slot).and_then(|used| waiting(used.port()));
             }
-            if let Some(handler) = &mut handler {
-                handler.run(|handler| handler(self, event));
-            }
-            if handler
-                .as_ref()
-                .is_some_and(|handler| handler.is_replaced())
-            {
-                drop(handler.take());
-                handler = entry.on_message.lease();
-            }
+            share.left -= 1;
+            handler(self, event);
             let used = Use::of(&entry.slot);
-            let more = used.zip(until).is_some_and(|(used, until)| {
+            let more = used.zip(share.until).is_some_and(|(used, until)| {
                 until.wrapping_sub(used.port().consumer.position()) as i64 > 0
             });
-            if !more || self.is_over() {
-                break;
+            if !more || share.left == 0 || self.is_over() {
+                return Ok(Pause::Over);
+            }
+            if entry.on_message.is_newer() {
+                return Ok(Pause::Replaced);
             }
         }
-        true
     }
 
     /// The channel has ended, and everything was dispatched: tells the handler, unless it was ended here, and lets
