@@ -28,6 +28,7 @@ use reactor::{Alarm, Side, Tasks, Watch, new_alarm};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::task::Wake;
+use tokio::runtime::Handle;
 use tokio::task::coop;
 
 /// A [`MessagePort`] for tasks of the tokio runtime (feature `tokio`).
@@ -59,6 +60,7 @@ pub struct AsyncMessagePort {
     // Ended before the port is dropped.
     watch: Watch<RawFd>,
     nap: Option<Watch<Alarm>>,
+    runtime: Handle,
     tasks: Arc<Tasks>,
     /// Wakes all of `tasks`: what the reactor is given, which keeps one waker only.
     both: Waker,
@@ -93,6 +95,7 @@ impl AsyncMessagePort {
         Ok(AsyncMessagePort {
             watch,
             nap: None,
+            runtime: Handle::current(),
             tasks,
             both,
             port,
@@ -386,6 +389,8 @@ impl AsyncMessagePort {
     fn poll_nap(&mut self, cx: &mut Context<'_>, side: Side) -> Poll<()> {
         self.tasks.set(side, cx.waker());
         if self.nap.is_none() {
+            // Whoever polls may be elsewhere, or in no runtime at all.
+            let _runtime = self.runtime.enter();
             self.nap = new_alarm(self.port.home());
         }
         let Some(nap) = &self.nap else {

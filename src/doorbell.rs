@@ -148,6 +148,7 @@ impl Doorbell {
 
     /// Reads all rings that wait, up to a descriptor byte, and says whether the peer is still there.
     pub(crate) fn drain(&self) -> Line {
+        self.drain_in.set(SLEEPS_A_DRAIN);
         let front = self.read_rings();
         let clogged =
             front == Front::Descriptors && descriptors::unread(self.socket.as_fd()) > CLOGGED;
@@ -161,8 +162,8 @@ impl Doorbell {
         }
     }
 
+    /// Only those in front of a descriptor byte: they do not count as a drain, which looks at those behind it.
     fn read_rings(&self) -> Front {
-        self.drain_in.set(SLEEPS_A_DRAIN);
         self.has_read.set(true);
         let front = self.read_rings_once();
         if front != Front::Corrupt {

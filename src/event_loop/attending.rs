@@ -114,10 +114,7 @@ impl<'h> EventLoop<'h> {
                 return self.hear(&entry, is_hang_up(flags));
             }
         }
-        let mut told = self.told.borrow_mut();
-        if !told.contains(&id) {
-            told.push_back(id);
-        }
+        self.tell_soon(id);
     }
 
     /// A port's doorbell has rung, or was hung up.

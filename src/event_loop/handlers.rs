@@ -17,7 +17,7 @@ type OnRoom<'h> = Box<dyn FnOnce(&EventLoop<'h>, PortId) + 'h>;
 
 /// A handler that may replace itself while it runs.
 pub(super) struct Handler<F: ?Sized> {
-    /// Empty while it runs.
+    /// Empty while it runs, or if there is none.
     handler: Cell<Option<Box<F>>>,
     is_set: Cell<bool>,
     is_newer: Cell<bool>,
@@ -59,17 +59,20 @@ impl<F: ?Sized> Handler<F> {
     pub(super) fn run<R>(&self, call: impl FnOnce(&mut F) -> R) -> Option<R> {
         let handler = self.handler.take()?;
         self.is_newer.set(false);
-        let mut back = PutBack(&self.handler, Some(handler));
+        let mut back = PutBack(self, Some(handler));
         back.1.as_mut().map(|handler| call(handler))
     }
 }
 
-struct PutBack<'c, F: ?Sized>(&'c Cell<Option<Box<F>>>, Option<Box<F>>);
+struct PutBack<'c, F: ?Sized>(&'c Handler<F>, Option<Box<F>>);
 
 impl<F: ?Sized> Drop for PutBack<'_, F> {
     fn drop(&mut self) {
-        let newer = self.0.take();
-        self.0.set(newer.or(self.1.take()));
+        let PutBack(of, handler) = self;
+        if of.is_set() && !of.is_newer() {
+            of.handler.set(handler.take());
+        }
+        // Otherwise it is dropped after this. That may panic, and must find the newer one in its place.
     }
 }
 

@@ -53,14 +53,14 @@ impl<'h> EventLoop<'h> {
         let deadline = timeout.map(|timeout| deadline(timeout).unwrap_or_else(far_off));
         // Somebody who calls this in a loop, without waiting, must hear what is told by the kernel alone.
         self.collect(EpollTimeout::ZERO)?;
-        while self.is_waiting_for_something() {
+        while !self.stopped.replace(false) && self.is_waiting_for_something() {
             let any = self.run_round(deadline)?;
             self.check_home()?;
             if any {
                 self.stopped.set(false);
                 return Ok(true);
             }
-            if self.stopped.replace(false) || deadline.is_some_and(|at| Instant::now() >= at) {
+            if deadline.is_some_and(|at| Instant::now() >= at) {
                 break;
             }
         }
@@ -68,7 +68,7 @@ impl<'h> EventLoop<'h> {
     }
 
     /// Ends [`run`](EventLoop::run) after the handler that runs now; what is not dispatched yet is when it is run
-    /// again. When nothing runs, the next `run` returns at once.
+    /// again. When nothing runs, the next `run` or `run_once` returns at once.
     pub fn stop(&self) {
         self.stopped.set(true);
     }

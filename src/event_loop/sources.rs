@@ -10,7 +10,7 @@ use crate::worker::{Worker, pidfd_of};
 use core::cell::{Cell, RefCell};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ExitStatus};
 use std::rc::Rc;
 
@@ -117,9 +117,7 @@ impl<'h> EventLoop<'h> {
             Ok(pidfd) => pidfd,
             Err(error) => return Err(AddError::new(error.into(), child)),
         };
-        if pidfd.is_none() {
-            self.told.borrow_mut().push_back(id);
-        }
+        let has_ended = pidfd.is_none();
         let handler: OnExit<'h> = Box::new(handler);
         let source = Exiting {
             child: RefCell::new(Some(child)),
@@ -128,7 +126,9 @@ impl<'h> EventLoop<'h> {
         };
         let source = Source::Child(Rc::new(source));
         self.sources.borrow_mut().insert(id, source);
-        self.stir();
+        if has_ended {
+            self.tell_soon(id);
+        }
         Ok(ChildId(id))
     }
 
@@ -219,20 +219,34 @@ impl<'h> EventLoop<'h> {
         }
     }
 
+    /// Has it told in the next round.
+    pub(super) fn tell_soon(&self, id: u64) {
+        let is_known = self.told.borrow().contains(&id);
+        if !is_known {
+            self.told.borrow_mut().push_back(id);
+        }
+        self.stir();
+    }
+
     fn accept(&self, id: u64, source: &Listening<'h>) -> bool {
+        let mut others = Others {
+            events: self,
+            listener: id,
+            may_wait: true,
+        };
         for count in 0..MOST_AT_ONCE {
             let accepted = match &*source.listener.borrow() {
                 Some(listener) => listener.try_accept(),
-                None => return count > 0,
+                None => Ok(None),
             };
-            let accepted = match accepted {
-                Ok(None) => return count > 0,
-                Ok(Some(accepted)) => Ok(accepted),
-                Err(error) => Err(error),
+            let Some(accepted) = accepted.transpose() else {
+                others.may_wait = false;
+                return count > 0;
             };
             let failed = accepted.is_err();
             if failed {
-                self.rest_listener(id, source);
+                others.may_wait = false;
+                self.rest_source(id);
             }
             source.handler.run(|handler| handler(self, accepted));
             if failed || self.is_over() {
@@ -242,38 +256,66 @@ impl<'h> EventLoop<'h> {
         true
     }
 
-    /// Leaves a listener alone for a while, which would otherwise be told of at once.
-    fn rest_listener(&self, id: u64, source: &Listening<'h>) {
-        if self.listen_for(id, source, EpollFlags::empty()) {
-            self.set_timeout(REST, move |events| {
-                if let Some(source) = events.listening(id) {
-                    events.listen_for(id, &source, EpollFlags::EPOLLIN);
-                }
-            });
-        }
-    }
-
-    fn listen_for(&self, id: u64, source: &Listening<'h>, flags: EpollFlags) -> bool {
-        let listener = source.listener.borrow();
-        let changed = listener.as_ref().map(|listener| {
-            let mut event = EpollEvent::new(flags, id);
-            self.epoll.modify(listener.as_fd(), &mut event)
-        });
-        matches!(changed, Some(Ok(())))
-    }
-
     /// Takes a process out that has ended, and tells its status.
     fn bury(&self, id: u64, source: &Exiting<'h>) -> bool {
         let ended = match &mut *source.child.borrow_mut() {
             Some(child) => child.try_wait().transpose(),
-            None => None,
+            None => return false,
         };
-        let (Some(status), Some(handler)) = (ended, source.handler.take()) else {
+        let Some(status) = ended else {
+            // Somebody traces it, and has to hear of its end first.
+            self.rest_source(id);
             return false;
         };
         source.child.take();
+        let handler = source.handler.take();
         self.forget_child(id, source);
-        handler(self, status);
+        if let Some(handler) = handler {
+            handler(self, status);
+        }
         true
+    }
+
+    /// Leaves a source alone for a while, which would otherwise be told of at once.
+    fn rest_source(&self, id: u64) {
+        self.ask_for(id, EpollFlags::empty());
+        self.set_timeout(REST, move |events| {
+            events.ask_for(id, EpollFlags::EPOLLIN);
+            // What is lacking no more is not told by the kernel.
+            events.tell_soon(id);
+        });
+    }
+
+    /// Changes what the kernel is asked to tell of a source.
+    fn ask_for(&self, id: u64, flags: EpollFlags) {
+        let ask = |fd: BorrowedFd<'_>| {
+            // It cannot fail for a descriptor that is watched.
+            let _ = self.epoll.modify(fd, &mut EpollEvent::new(flags, id));
+        };
+        if let Some(source) = self.listening(id) {
+            if let Some(listener) = &*source.listener.borrow() {
+                ask(listener.as_fd());
+            }
+        } else if let Some(source) = self.exiting(id) {
+            if let Some(pidfd) = &source.pidfd {
+                ask(pidfd.as_fd());
+            }
+        }
+    }
+}
+
+/// Those who came with a client that is being accepted. The kernel has told of all of them at once, so the listener is
+/// looked at again unless nobody is left, also if a handler panics.
+struct Others<'l, 'h> {
+    events: &'l EventLoop<'h>,
+    listener: u64,
+    may_wait: bool,
+}
+
+impl Drop for Others<'_, '_> {
+    fn drop(&mut self) {
+        if self.may_wait && self.events.home.is_here() {
+            self.events.tell_soon(self.listener);
+        }
     }
 }

@@ -54,14 +54,12 @@ impl<'h> EventLoop<'h> {
             entry,
         };
         let on_room = Use::of(&entry.slot).and_then(|used| entry.take_on_room(used.port()));
-        let has_room = on_room.is_some();
-        if let Some(on_room) = on_room {
-            on_room(self, entry.slot.id());
-        }
-        if self.is_over() {
-            return has_room;
-        }
-        self.dispatch(entry) || has_room
+        let Some(on_room) = on_room else {
+            return self.dispatch(entry);
+        };
+        // Messages have the next turn, among them those that this handler posts to itself.
+        on_room(self, entry.slot.id());
+        true
     }
 
     /// Calls the message handler for each message that waited when the turn began, as far as the budget goes.
