@@ -35,7 +35,8 @@ use tokio::task::coop;
 ///
 /// It is made of a port and turns back into one ([`into_inner`](AsyncMessagePort::into_inner)); the two ends of a
 /// channel may be of either kind. Messages are received apart from the port, so that they can be kept over
-/// an `await`. Futures are `Send`. One that is dropped before it is ready has received or posted nothing.
+/// an `await`. Futures are `Send`. One that is dropped before it is ready has received or posted nothing. Once the
+/// runtime it was made in is gone, a call that would have to wait answers `System` instead.
 ///
 /// It is a [`Stream`] of messages that ends when the channel does, and a [`Sink`] for values of any
 /// [message](crate::Message) type. `StreamExt::split` makes two halves of it for two tasks.
@@ -172,6 +173,24 @@ impl AsyncMessagePort {
     /// As [`MessagePort::post_bytes`].
     pub async fn post_bytes(&mut self, bytes: &[u8]) -> Result<(), PostError> {
         poll_fn(|cx| self.poll_post_bytes(cx, bytes)).await
+    }
+
+    /// Posts a value if there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::try_post_message`].
+    pub fn try_post_message<T: Message>(&mut self, value: &T) -> Result<(), PostError> {
+        self.port.try_post_message(value)
+    }
+
+    /// Posts a message of bytes if there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessagePort::try_post_bytes`].
+    pub fn try_post_bytes(&mut self, bytes: &[u8]) -> Result<(), PostError> {
+        self.port.try_post_bytes(bytes)
     }
 
     /// Posts a value together with ports, waiting for room as long as it takes. A future dropped before it is ready
@@ -374,7 +393,7 @@ impl AsyncMessagePort {
         let mut both = Context::from_waker(&self.both);
         let mut guard = match ready!(self.watch.fd.poll_read_ready(&mut both)) {
             Ok(guard) => guard,
-            Err(error) => return Poll::Ready(Err(SystemError::new("epoll_wait", error))),
+            Err(error) => return Poll::Ready(Err(SystemError::new("poll_read_ready", error))),
         };
         if guard.ready().is_read_closed() {
             port.note(port.doorbell.drain());

@@ -70,6 +70,21 @@ pub(crate) struct Doorbell {
     home: Home,
 }
 
+/// Sleeps as long as nothing is told in `epoll` and the time is not over, and says how long epoll_wait is to wait: that
+/// counts in milliseconds, `ppoll` in nanoseconds.
+pub(crate) fn sleep_finely(
+    epoll: &Epoll,
+    timeout: Option<Duration>,
+) -> Result<EpollTimeout, SystemError> {
+    let Some(timeout) = timeout else {
+        return Ok(EpollTimeout::NONE);
+    };
+    if !timeout.is_zero() {
+        wait_for(epoll.0.as_fd(), libc::POLLIN, Some(timeout))?;
+    }
+    Ok(EpollTimeout::ZERO)
+}
+
 impl Doorbell {
     /// Two connected sockets.
     pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), SystemError> {
@@ -341,18 +356,8 @@ impl Doorbell {
         if self.raised.replace(false) {
             let _ = epoll.modify(&*self.socket, &mut EpollEvent::new(RINGS, 0));
         }
-        let timeout = match timeout {
-            None => EpollTimeout::NONE,
-            Some(timeout) => {
-                // epoll_wait counts in milliseconds, ppoll in nanoseconds.
-                if !timeout.is_zero() {
-                    wait_for(epoll.0.as_fd(), libc::POLLIN, Some(timeout))?;
-                }
-                EpollTimeout::ZERO
-            }
-        };
         let mut events = [EpollEvent::empty()];
-        match epoll.wait(&mut events, timeout) {
+        match epoll.wait(&mut events, sleep_finely(epoll, timeout)?) {
             Ok(0) | Err(Errno::EINTR) => Ok(Line::Quiet),
             Ok(_) => {
                 if is_hang_up(events[0].events()) {

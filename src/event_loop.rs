@@ -4,6 +4,7 @@
 //! busy a moment ago and is looked at without the kernel; or *ready*, and has its turn next. Nothing is done for
 //! quiet ones, however many. Before the loop sleeps all the watched ones become quiet, with one barrier.
 
+mod attached;
 mod attending;
 mod handlers;
 mod running;
@@ -27,14 +28,14 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use slot::Use;
 use sources::Source;
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use timers::Timers;
 
-pub use handlers::Attached;
+pub use attached::Attached;
 pub use running::LoopWaker;
 pub use slot::{PortEvent, TypedEvent};
 pub use sources::{ChildId, ListenerId};
@@ -286,7 +287,7 @@ impl<'h> EventLoop<'h> {
     /// # Errors
     ///
     /// As [`remove`](EventLoop::remove): when an [`Attached`] of the port is alive, or the event is another
-    /// loop's.
+    /// loop's. The event is given up all the same.
     pub fn detach(&self, event: PortEvent<'_>) -> Result<MessagePort, DetachError> {
         let port = event.id();
         drop(event);
@@ -310,6 +311,12 @@ impl AsFd for EventLoop<'_> {
             self.stir();
         }
         self.epoll.0.as_fd()
+    }
+}
+
+impl AsRawFd for EventLoop<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -173,6 +173,16 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
+impl Pace {
+    /// How long to sleep when so much time is left (`None`: as long as it takes).
+    pub(crate) fn within(self, left: Option<Duration>) -> Option<Duration> {
+        match self {
+            Pace::Unbounded => left,
+            Pace::Slice => Some(left.unwrap_or(SLICE).min(SLICE)),
+        }
+    }
+}
+
 impl MessagePort {
     /// Waits until what is wanted (WANTS bits) is there or the channel has ended (`true`), or the
     /// deadline is over (`false`).
@@ -251,12 +261,8 @@ impl MessagePort {
                 self.take_back(wants);
                 return Ok(false);
             }
-            let timeout = match pace {
-                Pace::Unbounded => left,
-                Pace::Slice => Some(left.unwrap_or(SLICE).min(SLICE)),
-            };
             add(&self.counts.sleeps, 1);
-            let woken = self.doorbell.sleep(timeout);
+            let woken = self.doorbell.sleep(pace.within(left));
             // What is left of the wants when somebody else woke us costs the peer a needless ring.
             self.take_back(wants);
             self.note(woken?);
@@ -312,6 +318,14 @@ impl MessagePort {
     #[inline(always)]
     pub(crate) fn has_room(&self) -> bool {
         self.transfers.has_wanted_place() && self.producer.has_room()
+    }
+
+    /// Looks while room is wanted for a message with ports.
+    pub(crate) fn with_place_wanted<R>(&self, look: impl FnOnce() -> R) -> R {
+        self.transfers.wants_place.set(true);
+        let seen = look();
+        self.transfers.wants_place.set(false);
+        seen
     }
 
     fn has_much_room(&self) -> bool {

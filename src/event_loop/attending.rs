@@ -5,17 +5,15 @@ use super::slot::Use;
 use super::sources::Source;
 use super::{ALARM, EventLoop, WAKER};
 use crate::barrier::{Owed, Pace};
-use crate::doorbell::is_hang_up;
+use crate::doorbell::{is_hang_up, sleep_finely};
 use crate::error::SystemError;
 use crate::port::MessagePort;
-use crate::socket::wait_for;
 use crate::stats::add;
 use crate::wait::{SLICE, Spun, spin};
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -196,20 +194,8 @@ impl<'h> EventLoop<'h> {
             return Ok(());
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = match pace {
-            Pace::Unbounded => left,
-            Pace::Slice => Some(left.unwrap_or(SLICE).min(SLICE)),
-        };
-        match timeout {
-            None => self.collect(EpollTimeout::NONE),
-            Some(timeout) => {
-                // epoll_wait counts in milliseconds, ppoll in nanoseconds.
-                if !timeout.is_zero() {
-                    wait_for(self.epoll.0.as_fd(), libc::POLLIN, Some(timeout))?;
-                }
-                self.collect(EpollTimeout::ZERO)
-            }
-        }
+        let timeout = sleep_finely(&self.epoll, pace.within(left))?;
+        self.collect(timeout)
     }
 
     fn arm_all(&self) -> Pace {

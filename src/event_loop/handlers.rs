@@ -1,19 +1,16 @@
-//! Handlers, and the port that has them.
+//! Handlers, and what is known of the port that has them.
 
-use super::slot::{HasSlot, PortEvent, Slot, TypedEvent, Use};
+use super::slot::{HasSlot, PortEvent, Slot};
 use super::{CloseEvent, EventLoop, MessageErrorEvent, PortId};
-use crate::message::Message;
 use crate::port::MessagePort;
 use crate::ring::layout::state;
 use core::cell::Cell;
-use core::fmt;
-use core::ops::Deref;
 use std::rc::Rc;
 
 pub(super) type OnMessage<'h> = dyn FnMut(&EventLoop<'h>, PortEvent<'_>) + 'h;
 pub(super) type OnMessageError<'h> = dyn FnMut(&EventLoop<'h>, MessageErrorEvent<'_>) + 'h;
 pub(super) type OnClose<'h> = dyn FnMut(&EventLoop<'h>, CloseEvent) + 'h;
-type OnRoom<'h> = Box<dyn FnOnce(&EventLoop<'h>, PortId) + 'h>;
+pub(super) type OnRoom<'h> = Box<dyn FnOnce(&EventLoop<'h>, PortId) + 'h>;
 
 /// A handler that may replace itself while it runs.
 pub(super) struct Handler<F: ?Sized> {
@@ -93,6 +90,14 @@ pub(super) enum Place {
     Gone,
 }
 
+/// Room for a message.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Bytes, and those that its ports need.
+    pub(super) len: usize,
+    pub(super) with_ports: bool,
+}
+
 /// A port in a loop, with what is to be done for it.
 pub(super) struct Entry<'h> {
     pub(super) slot: Slot,
@@ -102,9 +107,9 @@ pub(super) struct Entry<'h> {
     pub(super) served: Cell<u64>,
     /// Whether epoll is asked for rings, and not for hang-ups only.
     pub(super) rings: Cell<bool>,
-    /// The length of the message that `on_room` waits for.
-    room: Cell<Option<usize>>,
-    on_room: Cell<Option<OnRoom<'h>>>,
+    /// What `on_room` waits for.
+    pub(super) room: Cell<Option<Room>>,
+    pub(super) on_room: Cell<Option<OnRoom<'h>>>,
     pub(super) on_message: Handler<OnMessage<'h>>,
     pub(super) on_message_error: Handler<OnMessageError<'h>>,
     pub(super) on_close: Handler<OnClose<'h>>,
@@ -163,8 +168,8 @@ impl<'h> Entry<'h> {
     /// The same, once the port knows how much room that is.
     #[inline(always)]
     pub(super) fn say_wants(&self, port: &MessagePort) -> u32 {
-        if let Some(len) = self.room.get() {
-            port.want_room_for(len);
+        if let Some(room) = self.room.get() {
+            port.want_room_for(room.len);
         }
         self.wants()
     }
@@ -172,14 +177,24 @@ impl<'h> Entry<'h> {
     /// Whether something of that is there, or the channel has ended.
     #[inline(always)]
     pub(super) fn is_ready(&self, port: &MessagePort) -> bool {
-        port.is_ready(self.say_wants(port))
+        let wants = self.say_wants(port);
+        match self.room.get() {
+            Some(room) if room.with_ports => port.with_place_wanted(|| port.is_ready(wants)),
+            _ => port.is_ready(wants),
+        }
     }
 
     /// The room handler, if it is time to run it.
     pub(super) fn take_on_room(&self, port: &MessagePort) -> Option<OnRoom<'h>> {
-        port.want_room_for(self.room.get()?);
+        let room = self.room.get()?;
+        port.want_room_for(room.len);
         let over = port.known_end().is_some();
-        if !over && !port.has_room() {
+        let has_room = if room.with_ports {
+            port.with_place_wanted(|| port.has_room())
+        } else {
+            port.has_room()
+        };
+        if !over && !has_room {
             return None;
         }
         self.room.set(None);
@@ -192,122 +207,5 @@ impl HasSlot for Rc<Entry<'_>> {
     #[inline(always)]
     fn slot(&self) -> &Slot {
         &self.slot
-    }
-}
-
-/// A port that is in an [`EventLoop`]: to use it, and to say what is to be done when something arrives on it.
-///
-/// It dereferences to the [`MessagePort`]. All of the port's calls work: one that waits keeps the whole loop
-/// waiting, one that receives takes the message from the handler.
-pub struct Attached<'l, 'h> {
-    pub(super) events: &'l EventLoop<'h>,
-    pub(super) used: Use<Rc<Entry<'h>>>,
-}
-
-impl<'h> Attached<'_, 'h> {
-    fn entry(&self) -> &Rc<Entry<'h>> {
-        self.used.place()
-    }
-
-    /// The port as the loop knows it.
-    pub fn id(&self) -> PortId {
-        self.entry().slot.id()
-    }
-
-    /// Has `handler` called for each message, and [starts](Attached::start) the port. It takes the place of the one
-    /// before; a message that was dispatched is not again.
-    pub fn on_message(&self, handler: impl FnMut(&EventLoop<'h>, PortEvent<'_>) + 'h) -> &Self {
-        self.on_message_after_start(handler).start()
-    }
-
-    /// The same without starting the port: messages wait until [`start`](Attached::start) is called.
-    pub fn on_message_after_start(
-        &self,
-        handler: impl FnMut(&EventLoop<'h>, PortEvent<'_>) + 'h,
-    ) -> &Self {
-        self.entry().on_message.set(Box::new(handler));
-        self.events.reconsider(self.entry());
-        self
-    }
-
-    /// Has `handler` called for each message that is an archive of `T`, and starts the port. For any other message
-    /// the [message-error](Attached::on_message_error) handler is called.
-    pub fn on_data<T: Message>(
-        &self,
-        mut handler: impl FnMut(&EventLoop<'h>, TypedEvent<'_, T>) + 'h,
-    ) -> &Self {
-        self.on_message(move |events, event| match event.typed() {
-            Ok(event) => handler(events, event),
-            Err(error) => events.message_error(error),
-        })
-    }
-
-    /// Has `handler` called for what could not be handed to a message handler. Does not start the port.
-    pub fn on_message_error(
-        &self,
-        handler: impl FnMut(&EventLoop<'h>, MessageErrorEvent<'_>) + 'h,
-    ) -> &Self {
-        self.entry().on_message_error.set(Box::new(handler));
-        self
-    }
-
-    /// Has `handler` called once, when the channel has ended and everything posted before was dispatched, unless
-    /// this side has closed it. Does not start the port; one that is not started is told when nothing waits on it.
-    ///
-    /// After that the port leaves the loop, and is dropped unless the handler has
-    /// [removed](EventLoop::remove) it.
-    pub fn on_close(&self, handler: impl FnMut(&EventLoop<'h>, CloseEvent) + 'h) -> &Self {
-        self.entry().on_close.set(Box::new(handler));
-        self
-    }
-
-    /// Has `handler` called once, when a message of `len` bytes can be posted: what to do after a post has answered
-    /// [`Full`](crate::PostError::Full), since one that waits keeps the whole loop waiting. It takes the place of one
-    /// set before, and is not called if the channel ends before that. The port need not be started.
-    ///
-    /// As for a post that sleeps, a quarter of the ring must be free as well, unless the peer holds messages in
-    /// place.
-    pub fn on_room(&self, len: usize, handler: impl FnOnce(&EventLoop<'h>, PortId) + 'h) -> &Self {
-        self.entry().room.set(Some(len));
-        self.entry().on_room.set(Some(Box::new(handler)));
-        self.events.reconsider(self.entry());
-        self
-    }
-
-    /// Starts dispatching messages, for good. A second call does nothing. Messages wait as long as there is no
-    /// handler for them.
-    pub fn start(&self) -> &Self {
-        self.entry().started.set(true);
-        self.events.reconsider(self.entry());
-        self
-    }
-
-    /// Whether the port was started.
-    pub fn is_started(&self) -> bool {
-        self.entry().started.get()
-    }
-}
-
-impl Deref for Attached<'_, '_> {
-    type Target = MessagePort;
-
-    fn deref(&self) -> &MessagePort {
-        self.used.port()
-    }
-}
-
-impl Drop for Attached<'_, '_> {
-    fn drop(&mut self) {
-        self.events.check_after_use(self.entry(), self.used.port());
-    }
-}
-
-impl fmt::Debug for Attached<'_, '_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attached")
-            .field("id", &self.id())
-            .field("started", &self.is_started())
-            .field("port", &**self)
-            .finish()
     }
 }

@@ -3,6 +3,7 @@
 use super::EventLoop;
 use super::turn::BUDGET;
 use crate::error::{EventLoopError, SystemError};
+use crate::fork::Home;
 use crate::wait::{WaitStrategy, deadline};
 use nix::sys::epoll::EpollTimeout;
 use nix::sys::eventfd::EventFd;
@@ -53,7 +54,10 @@ impl<'h> EventLoop<'h> {
         let deadline = timeout.map(|timeout| deadline(timeout).unwrap_or_else(far_off));
         // Somebody who calls this in a loop, without waiting, must hear what is told by the kernel alone.
         self.collect(EpollTimeout::ZERO)?;
-        while !self.stopped.replace(false) && self.is_waiting_for_something() {
+        // What was told of somebody who has left since is to be forgotten as well.
+        while !self.stopped.replace(false)
+            && (self.is_waiting_for_something() || !self.is_all_quiet())
+        {
             let any = self.run_round(deadline)?;
             self.check_home()?;
             if any {
@@ -75,7 +79,10 @@ impl<'h> EventLoop<'h> {
 
     /// What wakes the loop from another thread.
     pub fn waker(&self) -> LoopWaker {
-        LoopWaker(Arc::clone(&self.wakes))
+        LoopWaker {
+            wakes: Arc::clone(&self.wakes),
+            home: self.home,
+        }
     }
 
     /// Has `handler` called after [`LoopWaker::wake`]: once for all wakes since the last time.
@@ -174,14 +181,20 @@ impl Drop for Running<'_, '_> {
 
 /// Wakes an [`EventLoop`], from any thread.
 #[derive(Clone, Debug)]
-pub struct LoopWaker(Arc<EventFd>);
+pub struct LoopWaker {
+    wakes: Arc<EventFd>,
+    home: Home,
+}
 
 impl LoopWaker {
     /// Has the loop call its [wake handler](EventLoop::on_wake). In any case a [`run_once`](EventLoop::run_once)
     /// that waits returns. When the loop is gone, nothing happens.
     pub fn wake(&self) {
-        // It fails when the counter is full: then the loop has been woken often enough.
-        let _ = self.0.write(1);
+        // A forked child shares the counter, and its parent's loop is none of its business.
+        if self.home.is_here() {
+            // It fails when the counter is full: then the loop has been woken often enough.
+            let _ = self.wakes.write(1);
+        }
     }
 }
 

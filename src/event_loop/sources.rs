@@ -15,11 +15,11 @@ use std::process::{Child, ExitStatus};
 use std::rc::Rc;
 
 /// A listener in an [`EventLoop`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(u64);
 
 /// A process in an [`EventLoop`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChildId(u64);
 
 /// Clients accepted before others have their turn.
@@ -55,6 +55,8 @@ impl<'h> EventLoop<'h> {
     ///
     /// When accepting fails, for lack of descriptors, memory or maps, it gets the error. The client waits on, and is
     /// accepted within its second if it then can be: it is tried again after 10 ms.
+    ///
+    /// Dropping the loop ends the listening.
     ///
     /// # Errors
     ///
@@ -99,7 +101,8 @@ impl<'h> EventLoop<'h> {
 
     /// Has `handler` called when a process ends, with its status.
     ///
-    /// Messages that it has posted arrive as those of any other port, perhaps after this.
+    /// Messages that it has posted arrive as those of any other port, perhaps after this. Dropping the loop neither ends
+    /// the process nor waits for its end.
     ///
     /// # Errors
     ///

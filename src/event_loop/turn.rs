@@ -55,33 +55,40 @@ impl<'h> EventLoop<'h> {
         };
         let on_room = Use::of(&entry.slot).and_then(|used| entry.take_on_room(used.port()));
         let Some(on_room) = on_room else {
-            return self.dispatch(entry);
+            return self.dispatch(entry, None);
         };
-        // Messages have the next turn, among them those that this handler posts to itself.
+        // What it posts to itself comes in a later turn.
+        let until = Use::of(&entry.slot).and_then(|used| waiting(used.port()));
         on_room(self, entry.slot.id());
+        if is_short_of(entry, until) && !self.is_over() {
+            self.dispatch(entry, until);
+        }
         true
     }
 
-    /// Calls the message handler for each message that waited when the turn began, as far as the budget goes.
-    fn dispatch(&self, entry: &Rc<Entry<'h>>) -> bool {
+    /// Calls the message handler for each message that waited when the turn began (up to there, if that is known), as
+    /// far as the budget goes.
+    fn dispatch(&self, entry: &Rc<Entry<'h>>, until: Option<u64>) -> bool {
         if !entry.is_enabled() {
             let end = Use::of(&entry.slot).and_then(|used| used.port().end());
             return end.is_some_and(|reason| self.end(entry, reason));
         }
         let mut share = Share {
             left: BUDGET,
-            until: None,
+            until,
         };
-        loop {
+        let outcome = loop {
             let outcome = entry
                 .on_message
                 .run(|handler| self.dispatch_to(handler, entry, &mut share));
-            return match outcome {
-                Some(Ok(Pause::Replaced)) => continue,
-                Some(Ok(Pause::Over) | Err(RecvError::Forked)) | None => share.left < BUDGET,
-                Some(Err(RecvError::Closed(reason))) => self.end(entry, reason),
-                Some(Err(error)) => self.rest(entry, error),
-            };
+            if !matches!(outcome, Some(Ok(Pause::Replaced))) {
+                break outcome;
+            }
+        };
+        match outcome {
+            Some(Ok(_) | Err(RecvError::Forked)) | None => share.left < BUDGET,
+            Some(Err(RecvError::Closed(reason))) => self.end(entry, reason),
+            Some(Err(error)) => self.rest(entry, error),
         }
     }
 
@@ -101,16 +108,12 @@ impl<'h> EventLoop<'h> {
                 return Ok(Pause::Over);
             };
             self.dispatched.set(self.dispatched.get() + 1);
-            if share.left == BUDGET {
+            if share.left == BUDGET && share.until.is_none() {
                 share.until = Use::of(&entry.slot).and_then(|used| waiting(used.port()));
             }
             share.left -= 1;
             handler(self, event);
-            let used = Use::of(&entry.slot);
-            let more = used.zip(share.until).is_some_and(|(used, until)| {
-                until.wrapping_sub(used.port().consumer.position()) as i64 > 0
-            });
-            if !more || share.left == 0 || self.is_over() {
+            if !is_short_of(entry, share.until) || share.left == 0 || self.is_over() {
                 return Ok(Pause::Over);
             }
             if entry.on_message.is_newer() {
@@ -189,7 +192,15 @@ impl<'h> EventLoop<'h> {
     }
 }
 
-/// Up to where messages wait behind the one just received, by the peer's word; `None` if there are none.
+/// Whether the port is still here and has not received up to that position.
+#[inline(always)]
+fn is_short_of(entry: &Entry<'_>, until: Option<u64>) -> bool {
+    Use::of(&entry.slot)
+        .zip(until)
+        .is_some_and(|(used, until)| until.wrapping_sub(used.port().consumer.position()) as i64 > 0)
+}
+
+/// Up to where messages wait, by the peer's word; `None` if there are none.
 ///
 /// Of those that come later none is dispatched in the same turn: not even those that the handler posts to
 /// itself, so that it cannot keep its turn.

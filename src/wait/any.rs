@@ -3,7 +3,7 @@
 //! Unsafe relies on: `ppoll` gets as many entries as it is told, all alive.
 #![allow(unsafe_code)]
 
-use super::{SLICE, Spun, deadline, spin};
+use super::{Spun, deadline, spin};
 use crate::barrier::{Owed, Pace};
 use crate::error::{RecvError, SystemError};
 use crate::port::MessagePort;
@@ -139,14 +139,10 @@ impl<'p> Watch<'p> {
                 self.take_back();
                 return Ok(found);
             }
-            let timeout = match pace {
-                Pace::Unbounded => left,
-                Pace::Slice => Some(left.unwrap_or(SLICE).min(SLICE)),
-            };
             for port in self.ports {
                 add(&port.counts.sleeps, 1);
             }
-            let woken = poll_all(&mut polls, timeout);
+            let woken = poll_all(&mut polls, pace.within(left));
             self.take_back();
             woken?;
             for (port, poll) in self.ports.iter().zip(&polls) {

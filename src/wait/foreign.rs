@@ -70,9 +70,8 @@ impl MessagePort {
             Interest::MessageOrTransfer(len) => (WANTS_EITHER, Some(len), true),
         };
         if let Some(len) = room {
-            // As many ports as can be.
-            let items = if place { items_size(MOST_PORTS) } else { 0 };
-            self.want_room_for(len.saturating_add(items));
+            let len = if place { self.len_with_ports(len) } else { len };
+            self.want_room_for(len);
         }
         self.transfers.wants_place.set(place);
         let armed = self.arm_if_not_ready(wants);
@@ -118,6 +117,12 @@ impl MessagePort {
         } else {
             Err(io::Error::other(FORKED))
         }
+    }
+
+    /// What a message of `len` bytes takes with its ports at most, as far as that can ever fit.
+    pub(crate) fn len_with_ports(&self, len: usize) -> usize {
+        let most = len.saturating_add(items_size(MOST_PORTS));
+        most.min(self.max_message_len()).max(len)
     }
 
     /// Has waits for room wait for that of a message of `len` bytes, and for none if there is some now, or
