@@ -27,7 +27,7 @@ use tokio::runtime::Runtime;
 roles! { echoes, echoes_slowly, echoes_in_a_task, conducts }
 
 /// Rounds of each test in the short form.
-const SHORT: u64 = 20_000;
+const SHORT: u64 = 10_000;
 /// The smallest ring there is.
 const SMALL: usize = 4096;
 

@@ -78,7 +78,7 @@ fn s29_a_few_busy_ports_leave_each_other_their_turns() {
         play(&Round {
             seed,
             channels: 4 + (seed % 5) as usize,
-            steps: 800,
+            steps: 400,
             energy: 2000,
             is_busy: true,
         });
@@ -93,7 +93,7 @@ fn s28_two_thousand_ports_in_one_loop_keep_to_the_model() {
         play(&Round {
             seed,
             channels: CHANNELS,
-            steps: 800,
+            steps: 400,
             energy: 200,
             is_busy: false,
         });
