@@ -11,19 +11,22 @@ mod ports;
 #[path = "common/tasks.rs"]
 mod tasks;
 
+use std::future::Future;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
-use common::{Counters, channel_of, on_stage, victim};
+use common::{Counters, PATIENCE, channel_of, greeting, now, on_stage, sample, victim};
 use forger::{CLOSED, DESCRIPTORS_TAKEN, FENCED, Forger, RING, STATE, WANTS_MESSAGE, stage};
 use ports::{Random, assert_entangled, channels};
-use ringport::{AsyncMessagePort, CloseReason, WaitStrategy};
-use tasks::{adopt, counted, current_thread, once, polls_in, within};
+use ringport::{AsyncMessagePort, CloseReason, PostError, WaitStrategy};
+use tasks::{adopt, counted, current_thread, once, polls_in, two_workers, within};
 
 roles! { idles }
 
@@ -304,5 +307,125 @@ fn idles() {
         let event = port.recv().await.unwrap();
         port.post_bytes(event.bytes()).await.unwrap();
         drop(far);
+    });
+}
+
+/// Wakes a thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future on this thread, outside of any runtime.
+#[track_caller]
+fn outside<F: Future>(future: F) -> F::Output {
+    let start = Instant::now();
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let left = PATIENCE.saturating_sub(start.elapsed());
+        assert!(!left.is_zero(), "nobody wakes it");
+        thread::park_timeout(left);
+    }
+}
+
+/// All are honest: the peer's messages with ports are not received, while this side waits for room again and again.
+#[test]
+fn a_port_that_is_polled_outside_of_its_runtime_goes_on_however_much_it_leaves_unread() {
+    let _quiet = common::descriptors();
+    const GIFTS: usize = 34;
+    const LARGE: [u8; 1000] = [7; 1000];
+    let runtime = two_workers();
+    let (near, mut far) = channel_of(1 << 14);
+    let mut near = {
+        let _inside = runtime.enter();
+        adopt(near)
+    };
+    for _ in 0..GIFTS {
+        far.try_post_bytes_with(b"a port", [channel_of(4096).0])
+            .unwrap();
+    }
+    for _ in 0..40 {
+        while let Some(posted) = outside(once(near.post_bytes(&LARGE))) {
+            posted.unwrap();
+        }
+        // There is room once this thread waits for it, and not before.
+        let waits = common::thread_id();
+        let emptying = thread::spawn(move || {
+            common::until_asleep(std::process::id(), waits);
+            while far.try_recv().unwrap().is_some() {}
+            far
+        });
+        outside(near.post_bytes(&LARGE)).unwrap();
+        far = emptying.join().unwrap();
+    }
+    for _ in 0..GIFTS {
+        let event = outside(near.recv()).unwrap();
+        assert_eq!(event.bytes(), b"a port");
+    }
+    far.post_bytes(b"heard").unwrap();
+    assert_eq!(outside(near.recv()).unwrap().bytes(), b"heard");
+    assert_eq!(near.close_reason(), None);
+}
+
+/// Whether somebody was woken.
+#[derive(Default)]
+struct Told(AtomicBool);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn s11_what_is_tried_is_posted_or_refused_at_once() {
+    let _quiet = common::descriptors();
+    current_thread().block_on(async {
+        let (near, far) = channel_of(4096);
+        let mut near = adopt(near);
+        for round in 0..20 {
+            let told = Arc::new(Told::default());
+            let waker = Waker::from(Arc::clone(&told));
+            let polled = near.poll_recv(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            let mut posted = 0;
+            while near.try_post_bytes(&sample(posted)).is_ok() {
+                posted += 1;
+            }
+            let mut small = 0;
+            while near.try_post_bytes(b"").is_ok() {
+                small += 1;
+            }
+            let full = near.try_post_message(&greeting(round));
+            assert!(matches!(full, Err(PostError::Full { .. })), "{full:?}");
+            // Who waits for messages is not disturbed by that.
+            far.post_bytes(b"heard").unwrap();
+            within("a wake-up", async {
+                while !told.0.load(Ordering::SeqCst) {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            assert_eq!(tasks::next(&mut near).await, b"heard");
+            (0..posted).for_each(|index| assert_eq!(now(&far), sample(index)));
+            (0..small).for_each(|_| assert!(now(&far).is_empty()));
+            near.try_post_message(&greeting(round)).unwrap();
+            let event = far.try_recv().unwrap().unwrap();
+            let data = event.data::<common::Greeting>().unwrap();
+            assert_eq!(data.text, greeting(round).text);
+        }
+        let max = near.max_message_len();
+        let large = near.try_post_bytes(&vec![0; max + 1]);
+        assert!(matches!(large, Err(PostError::TooLarge { .. })));
+        drop(far);
+        let ended = near.try_post_bytes(b"x");
+        assert!(matches!(ended, Err(PostError::Closed(_))), "{ended:?}");
     });
 }

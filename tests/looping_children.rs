@@ -1,6 +1,8 @@
 //! Processes and workers in a loop: the end of each is told once, with its status; each is taken out as it was put in.
 
 mod common;
+#[path = "looping/cpu_time.rs"]
+mod cpu_time;
 #[path = "common/ports.rs"]
 mod ports;
 #[path = "looping/shortage.rs"]
@@ -9,17 +11,19 @@ mod shortage;
 mod stage;
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{PATIENCE, STRATEGIES, kill, sample};
+use common::{Counters, PATIENCE, STRATEGIES, kill, next, on_stage, sample, victim};
+use cpu_time::thread_time;
 use ringport::{ChildId, EventLoop, EventLoopError, PortId};
 use shortage::hoard;
-use stage::Log;
+use stage::{Log, run_until};
 
-roles! { answers, ends_as_told, is_short_of_descriptors }
+roles! { answers, ends_as_told, is_short_of_descriptors, may_be_traced, traces }
 
 /// A process that ends so, or is idle; it has no port.
 fn process(how: &str) -> Child {
@@ -99,6 +103,7 @@ fn a_process_tells_its_status_once_however_it_ends() {
     expected.sort_by_key(|(name, _)| *name);
     assert_eq!(statuses, expected);
     assert!(events.is_empty());
+    assert!(ids.is_sorted(), "later ones are greater: {ids:?}");
     for id in ids {
         assert!(events.remove_child(id).is_none(), "its end was told");
     }
@@ -287,4 +292,70 @@ fn is_short_of_descriptors() {
             }
         }
     }
+}
+
+/// Lets any process of the same user trace this one.
+fn may_be_traced() {
+    let (_port, counters) = on_stage();
+    // SAFETY: these are numbers. Where nobody asks for such a permission it fails, and is not needed.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+    counters.ready();
+    common::idle();
+}
+
+/// Traces the process that it is given, answers whether it could, and hears of its end when it is told to.
+fn traces() {
+    let port = common::parent();
+    let process = libc::pid_t::from_le_bytes(next(&port).try_into().unwrap());
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the request takes two numbers, both of which are zero.
+    let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, process, none, none) };
+    let refused = if seized == 0 {
+        String::new()
+    } else {
+        io::Error::last_os_error().to_string()
+    };
+    port.post_bytes(refused.as_bytes()).unwrap();
+    if refused.is_empty() {
+        assert_eq!(next(&port), b"hear of its end");
+        // SAFETY: the process is traced by this one. No status is asked for.
+        let heard = unsafe { libc::waitpid(process, std::ptr::null_mut(), libc::__WALL) };
+        assert_eq!(heard, process, "{}", io::Error::last_os_error());
+    }
+    // When the other end is closed, that is all.
+    while port.recv().is_ok() {}
+}
+
+#[test]
+fn a_process_that_is_traced_is_told_of_once_its_tracer_has_heard_of_it() {
+    let _quiet = common::descriptors();
+    let log = Log::new();
+    let (_port, mut child, counters) = victim("may_be_traced", STRATEGIES[0], "");
+    counters.until(Counters::READY, 1);
+    // A process of its own: this one would be told as the parent.
+    let (tracer, tracing) = common::worker("traces").into_parts();
+    tracer.post_bytes(&child.id().to_le_bytes()).unwrap();
+    let refused = String::from_utf8(next(&tracer)).unwrap();
+    if !refused.is_empty() {
+        println!("not tested: tracing is not permitted here ({refused})");
+        kill(&mut child);
+        drop(tracer);
+        return common::end_well(tracing);
+    }
+    child.kill().unwrap();
+    until_ended(child.id());
+    let mut events = EventLoop::new().unwrap();
+    let (name, _) = tell_end(&events, &log, child);
+    events.set_timeout(Duration::from_millis(200), |events| events.stop());
+    let before = thread_time();
+    events.run().unwrap();
+    let computed = thread_time() - before;
+    assert!(log.is_empty(), "the tracer comes first");
+    assert!(computed < Duration::from_millis(50), "{computed:?}");
+    tracer.post_bytes(b"hear of its end").unwrap();
+    run_until(&mut events, "it is told", || !log.is_empty());
+    events.run().unwrap();
+    assert_eq!(log.take(), [(name, ExitStatus::from_raw(libc::SIGKILL))]);
+    drop(tracer);
+    common::end_well(tracing);
 }

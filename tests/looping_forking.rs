@@ -435,6 +435,30 @@ fn s63_what_a_child_does_with_its_copy_leaves_a_nested_loop_alone() {
 }
 
 #[test]
+fn s63_a_waker_in_a_child_does_not_wake_the_parents_loop() {
+    let _quiet = common::descriptors();
+    for is_nested in [false, true] {
+        let wakes = Cell::new(0);
+        let mut events = EventLoop::new().unwrap();
+        if is_nested {
+            let _ = events.as_fd();
+        }
+        events.on_wake(|_| wakes.set(wakes.get() + 1));
+        let waker = events.waker();
+        in_a_fork(|| {
+            waker.wake();
+            waker.clone().wake();
+            events.waker().wake();
+        });
+        assert!(!readable(&events, Duration::ZERO));
+        assert!(!events.run_once(Some(Duration::ZERO)).unwrap());
+        assert_eq!(wakes.get(), 0);
+        waker.wake();
+        run_until(&mut events, "the parent's own wake", || wakes.get() == 1);
+    }
+}
+
+#[test]
 fn s48_the_end_is_told_once_though_a_handler_has_forgotten_events() {
     let _quiet = common::descriptors();
     for strategy in STRATEGIES {

@@ -6,6 +6,7 @@ mod common;
 mod stage;
 
 use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use common::{Greeting, channel, greeting, now, sample};
@@ -218,6 +219,46 @@ fn s27_what_a_replaced_handler_owned_is_dropped_once_it_has_returned() {
     settle(&mut events);
     assert!(events.is_empty());
     assert_eq!(dropped.get(), 2);
+}
+
+/// Panics when it is dropped.
+struct Panics;
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("on purpose"));
+    }
+}
+
+#[test]
+fn s27_the_new_handler_gets_the_rest_though_what_the_old_one_owned_panics() {
+    let _quiet = common::descriptors();
+    for count in [1, 5, 100] {
+        let (port1, port2) = channel();
+        let (log, ends) = (Log::new(), Cell::new(0));
+        let (log, ends) = (&log, &ends);
+        let mut events = EventLoop::new().unwrap();
+        let attached = events.add(port2).unwrap();
+        let owned = Panics;
+        attached.on_message(move |events, event| {
+            let _owned = &owned;
+            assert_eq!(event.bytes(), sample(0));
+            let attached = events.port(event.id()).unwrap();
+            attached.on_message(move |_, event| log.add(event.bytes().to_vec()));
+        });
+        attached.on_close(move |_, _| ends.set(ends.get() + 1));
+        drop(attached);
+        (0..count).for_each(|index| port1.post_bytes(&sample(index)).unwrap());
+        let panicked = catch_unwind(AssertUnwindSafe(|| events.run_once(None)));
+        assert!(panicked.is_err(), "it comes out of the run");
+        settle(&mut events);
+        assert_eq!(log.take(), (1..count).map(sample).collect::<Vec<_>>());
+        // And what comes later.
+        port1.post_bytes(b"later").unwrap();
+        drop(port1);
+        run_until(&mut events, "the end", || ends.get() == 1);
+        assert_eq!(log.take(), [b"later"]);
+    }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! A loop inside another: its descriptor is readable exactly when `run_once` has something to do.
 
 mod common;
+#[path = "meeting/parties.rs"]
+mod parties;
+#[path = "meeting/place.rs"]
+mod place;
 #[path = "looping/stage.rs"]
 mod stage;
 
@@ -10,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use common::{AT_ONCE, PATIENCE, STRATEGIES, channel, channel_of, idle, on_stage, sample, victim};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use ringport::{CloseReason, EventLoop, WaitStrategy};
+use place::Place;
+use ringport::{CloseReason, EventLoop, Listener, WaitStrategy};
 use stage::{Log, readable, settle};
 
 roles! { is_quiet, posts_and_pauses }
@@ -205,6 +210,73 @@ fn a_stop_that_leaves_something_keeps_it_readable() {
 fn quiet_after(events: &mut EventLoop<'_>) {
     settle(events);
     quiet(events);
+}
+
+#[test]
+fn a_port_that_is_taken_out_while_it_is_ready_leaves_it_quiet() {
+    let _quiet = common::descriptors();
+    for strategy in STRATEGIES {
+        let (port1, port2) = channel();
+        let mut events = EventLoop::new().unwrap();
+        events.set_wait_strategy(strategy);
+        quiet(&mut events);
+        // More than a turn is.
+        (0..100).for_each(|_| port1.post_bytes(b"x").unwrap());
+        let id = events.add(port2).unwrap().on_message(|_, _| ()).id();
+        assert!(events.run_once(Some(NOW)).unwrap());
+        let port = events.remove(id).unwrap();
+        assert!(events.is_empty());
+        quiet_after(&mut events);
+        // Before its first turn.
+        let id = events.add(port).unwrap().on_message(|_, _| ()).id();
+        let port = events.remove(id).unwrap();
+        quiet_after(&mut events);
+        assert_eq!(common::now(&port), b"x", "the rest is still there");
+    }
+}
+
+#[test]
+fn a_wake_without_a_handler_leaves_it_quiet() {
+    let _quiet = common::descriptors();
+    let mut events = EventLoop::new().unwrap();
+    quiet(&mut events);
+    for _ in 0..3 {
+        events.waker().wake();
+        assert!(readable(&events, AT_ONCE), "a run_once returns for it");
+        quiet_after(&mut events);
+    }
+}
+
+#[test]
+fn a_listener_that_its_handler_takes_out_leaves_it_quiet() {
+    let _quiet = common::descriptors();
+    let place = Place::new();
+    let listener = Listener::bind(place.join("here")).unwrap();
+    let clients: Vec<_> = (0..2)
+        .map(|_| parties::connecting(listener.path()))
+        .collect();
+    for (_, thread) in &clients {
+        common::until_asleep(std::process::id(), *thread);
+    }
+    let id = Cell::new(None);
+    let mut events = EventLoop::new().unwrap();
+    quiet(&mut events);
+    let listener = events.add_listener(listener, |events, client| {
+        drop(client.unwrap());
+        // Of the other client the loop was told as well, and would look for it in the next round.
+        drop(events.remove_listener(id.get().unwrap()).unwrap());
+        events.stop();
+    });
+    id.set(Some(listener.unwrap()));
+    assert!(readable(&events, AT_ONCE));
+    assert!(events.run_once(Some(NOW)).unwrap());
+    assert!(events.is_empty());
+    quiet_after(&mut events);
+    let accepted = clients.into_iter().filter_map(|(client, _)| {
+        let client = client.join().unwrap();
+        client.ok()
+    });
+    assert_eq!(accepted.count(), 1);
 }
 
 #[test]

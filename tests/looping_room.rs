@@ -1,6 +1,8 @@
 //! Waiting for room in a loop: `on_room` is called once, when there is room, and never when there will be none.
 
 mod common;
+#[path = "looping/cpu_time.rs"]
+mod cpu_time;
 #[path = "common/ports.rs"]
 mod ports;
 #[path = "looping/stage.rs"]
@@ -12,9 +14,11 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Counters, PATIENCE, STRATEGIES, channel_of, index_of, next, now, on_stage, sample, victim,
+    Counters, PATIENCE, STRATEGIES, channel, channel_of, index_of, next, now, on_stage, sample,
+    victim,
 };
-use ports::fill;
+use cpu_time::thread_time;
+use ports::{assert_entangled, fill, only};
 use ringport::{Attached, CloseReason, EventLoop, MessagePort, PortId, PostError, WaitStrategy};
 use stage::{lull, run_until, settle};
 
@@ -347,18 +351,6 @@ fn gathers() {
     }
 }
 
-/// The time that this thread has computed.
-fn thread_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a live timespec.
-    let got = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    assert_eq!(got, 0);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 #[test]
 fn s48_when_the_channel_ends_nobody_is_told_of_room_and_the_loop_comes_to_rest() {
     let _quiet = common::descriptors();
@@ -402,5 +394,173 @@ fn s48_when_the_channel_ends_nobody_is_told_of_room_and_the_loop_comes_to_rest()
                 assert_eq!(ends.get(), i32::from(!stays && !closed_here));
             }
         }
+    }
+}
+
+/// Posts messages with a port each as long as that is possible, and says how many. The peers of the ports are kept in
+/// `near`, in order.
+fn fill_with_ports(port: &MessagePort, near: &mut Vec<MessagePort>) -> usize {
+    for count in 0.. {
+        let (stays, goes) = channel_of(4096);
+        match port.try_post_bytes_with(b"a port", [goes]) {
+            Ok(()) => near.push(stays),
+            Err(error) => {
+                let full = matches!(error.error(), PostError::TransfersFull { .. });
+                assert!(full, "{error:?}");
+                return count;
+            }
+        }
+    }
+    unreachable!("it takes ever more")
+}
+
+#[test]
+fn s11_after_too_many_with_ports_room_is_told_of_once_when_one_was_received() {
+    let _quiet = common::descriptors();
+    for strategy in STRATEGIES {
+        for started in [false, true] {
+            let (port1, port2) = channel();
+            let (calls, mut near) = (Cell::new(0), Vec::new());
+            let mut events = EventLoop::new().unwrap();
+            events.set_wait_strategy(strategy);
+            let port = events.add(port2).unwrap();
+            let id = port.id();
+            if started {
+                port.on_message(|_, _| ());
+            }
+            let count = fill_with_ports(&port, &mut near);
+            drop(port);
+            for round in 1..=20 {
+                let len = [0, 100, 5000][round % 3];
+                let (stays, goes) = channel_of(4096);
+                let calls = &calls;
+                let port = events.port(id).unwrap();
+                port.on_room_with_ports(len, move |events, id| {
+                    calls.set(calls.get() + 1);
+                    let port = events.port(id).unwrap();
+                    port.try_post_bytes_with(&sample_of(len), [goes]).unwrap();
+                });
+                drop(port);
+                near.push(stays);
+                lull(&mut events);
+                // Neither a message the other way nor one without ports is a reason.
+                port1.post_bytes(b"x").unwrap();
+                events.port(id).unwrap().try_post_bytes(b"plain").unwrap();
+                lull(&mut events);
+                assert_eq!(calls.get(), round - 1, "told of nothing, {strategy:?}");
+                let event = loop {
+                    let event = port1.try_recv().unwrap().expect("a message with a port");
+                    if event.port_count() > 0 {
+                        break event;
+                    }
+                };
+                let ports = event.take_ports();
+                assert_entangled(&near[round - 1], &only(ports));
+                run_until(&mut events, "there is a place", || calls.get() == round);
+                settle(&mut events);
+                assert_eq!(calls.get(), round);
+            }
+            // All of them came, in order.
+            let mut left = near.split_off(20).into_iter();
+            while let Some(event) = port1.try_recv().unwrap() {
+                if event.port_count() > 0 {
+                    assert_entangled(&left.next().unwrap(), &only(event.take_ports()));
+                }
+            }
+            assert_eq!((count, left.len()), (64, 0));
+        }
+    }
+}
+
+#[test]
+fn s11_room_with_ports_is_waited_for_also_by_the_largest_messages() {
+    let _quiet = common::descriptors();
+    for strategy in STRATEGIES {
+        // With 126 ports only the first of these would fit.
+        for spare in [200, 100, 16] {
+            let (port1, port2) = channel_of(4096);
+            let calls = &Cell::new(0);
+            let mut events = EventLoop::new().unwrap();
+            events.set_wait_strategy(strategy);
+            let port = events.add(port2).unwrap();
+            let len = port.max_message_len() - spare;
+            fill_up(&port);
+            port.on_room_with_ports(len, move |events, id| {
+                calls.set(calls.get() + 1);
+                let port = events.port(id).unwrap();
+                port.try_post_bytes_with(&sample_of(len), [channel_of(4096).0])
+                    .unwrap();
+            });
+            drop(port);
+            lull(&mut events);
+            assert_eq!(calls.get(), 0, "it is full: {spare}");
+            let last = loop {
+                let event = port1.try_recv().unwrap();
+                let event = event.expect("it is empty, and nobody was told");
+                let carries = event.port_count() > 0;
+                drop(event);
+                settle(&mut events);
+                if carries {
+                    break calls.get();
+                }
+            };
+            assert_eq!(last, 1);
+        }
+    }
+}
+
+#[test]
+fn s52_room_with_ports_is_not_told_of_once_the_channel_has_ended() {
+    let _quiet = common::descriptors();
+    let (port1, port2) = channel();
+    let (token, ends) = (Rc::new(()), Cell::new(0));
+    let mut near = Vec::new();
+    let mut events = EventLoop::new().unwrap();
+    let port = events.add(port2).unwrap();
+    port.on_close(|_, _| ends.set(ends.get() + 1));
+    fill_with_ports(&port, &mut near);
+    port.on_room_with_ports(0, never(&token));
+    drop(port);
+    lull(&mut events);
+    drop(port1);
+    events.run().unwrap();
+    assert_eq!((ends.get(), Rc::strong_count(&token)), (1, 1));
+}
+
+/// Posts a message now, and one each time there is room again.
+fn pump<'h>(events: &EventLoop<'h>, id: PortId, posted: &'h Cell<u64>) {
+    let port = events.port(id).unwrap();
+    port.try_post_bytes(&sample(posted.get())).unwrap();
+    posted.set(posted.get() + 1);
+    port.on_room(300, move |events, id| pump(events, id, posted));
+}
+
+#[test]
+fn s29_a_port_that_posts_whenever_there_is_room_hears_its_messages() {
+    let _quiet = common::descriptors();
+    const MESSAGES: u64 = 10;
+    for strategy in STRATEGIES {
+        let (port1, port2) = channel_of(4096);
+        let (posted, read, heard) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        (0..MESSAGES).for_each(|index| port2.post_bytes(&sample(index)).unwrap());
+        let mut events = EventLoop::new().unwrap();
+        events.set_wait_strategy(strategy);
+        let port = events.add(port1).unwrap();
+        port.on_message(|_, event| {
+            assert_eq!(event.bytes(), sample(heard.get()));
+            heard.set(heard.get() + 1);
+        });
+        // As long as this one reads, there is room.
+        events.add(port2).unwrap().on_message(|_, event| {
+            assert_eq!(event.bytes(), sample(read.get()));
+            read.set(read.get() + 1);
+        });
+        pump(&events, port.id(), &posted);
+        drop(port);
+        for _ in 0..5 {
+            assert!(events.run_once(Some(Duration::ZERO)).unwrap());
+        }
+        assert_eq!(heard.get(), MESSAGES, "{strategy:?}");
+        assert!(posted.get() > 3, "it was busy all the while");
     }
 }

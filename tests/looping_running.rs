@@ -229,6 +229,37 @@ fn a_stop_from_outside_ends_the_next_run_at_once_and_only_that() {
 }
 
 #[test]
+fn a_stop_from_outside_ends_a_run_once_that_would_wait_for_long_and_only_that() {
+    let _quiet = common::descriptors();
+    for strategy in STRATEGIES {
+        let (port1, port2) = channel();
+        let count = Cell::new(0);
+        let mut events = EventLoop::new().unwrap();
+        events.set_wait_strategy(strategy);
+        let port = events.add(port2).unwrap();
+        port.on_message(|_, _| count.set(count.get() + 1));
+        drop(port);
+        let timer = events.set_timeout(PATIENCE, |_| panic!("it was called off"));
+        let later = events.set_timeout(PATIENCE, |_| panic!("it was called off"));
+        assert!(timer < later, "later ids are greater");
+        for waiting in [false, true] {
+            if waiting {
+                port1.post_bytes(b"x").unwrap();
+            }
+            let start = Instant::now();
+            events.stop();
+            events.stop();
+            assert!(!events.run_once(None).unwrap(), "{strategy:?}");
+            assert!(start.elapsed() < AT_ONCE, "{strategy:?}");
+            assert_eq!(count.get(), 0, "nothing runs in one that is stopped");
+        }
+        assert!(events.run_once(None).unwrap(), "that one was not stopped");
+        assert_eq!(count.get(), 1);
+        assert!(events.clear_timer(timer) && events.clear_timer(later));
+    }
+}
+
+#[test]
 fn timers_come_when_due_in_order_and_none_is_early() {
     let _quiet = common::descriptors();
     for strategy in STRATEGIES {

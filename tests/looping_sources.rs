@@ -8,24 +8,30 @@ mod parties;
 mod place;
 #[path = "common/ports.rs"]
 mod ports;
+#[path = "meeting/raw.rs"]
+mod raw;
 #[path = "looping/shortage.rs"]
 mod shortage;
 #[path = "looping/stage.rs"]
 mod stage;
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{STRATEGIES, channel, closed, index_of, next, nothing, sample};
+use common::{PATIENCE, STRATEGIES, channel, closed, index_of, next, nothing, sample};
 use place::Place;
-use ringport::{AcceptError, CloseReason, ConnectError, EventLoop, Listener, PortEvent, connect};
+use ringport::{
+    AcceptError, ChannelOptions, CloseReason, ConnectError, EventLoop, Listener, PortEvent, connect,
+};
 use shortage::hoard;
 use stage::{run_until, settle};
 
-roles! { asks, answers, accepts_without_descriptors }
+roles! { asks, answers, accepts_without_descriptors, accepts_without_segments }
 
 fn echo<'h>(_: &EventLoop<'h>, event: PortEvent<'_>) {
     event.port().try_post_bytes(event.bytes()).unwrap();
@@ -130,6 +136,7 @@ fn a_listener_that_is_taken_out_keeps_the_clients_that_wait() {
         accepted.borrow_mut().push(client.unwrap().0);
         events.stop();
     });
+    assert!(unheard < *last.as_ref().unwrap(), "later ids are greater");
     events.run().unwrap();
     drop(events.remove_listener(last.unwrap()));
     assert_eq!(accepted.borrow().len(), 4);
@@ -259,6 +266,101 @@ fn accepts_without_descriptors() {
     settle(&mut events);
     parties::assert_entangled(&accepted, &client.join().unwrap().unwrap());
     assert_eq!((failed.get(), events.len()), (6, 1));
+}
+
+/// What a client sends.
+fn say_hello(client: &UnixStream) {
+    let segment = raw::segment_for(client, &ChannelOptions::new());
+    raw::send(client, &raw::hello(1, 1), &[segment.as_fd()]);
+}
+
+/// So many clients, of all of whom the listener knows, send their hellos at one moment. `also` is what the handler does
+/// for each, beside accepting. All are accepted by rounds that do not wait for anything.
+fn hellos_come_together(count: usize, also: fn(&EventLoop<'_>)) {
+    let place = Place::new();
+    let listener = Listener::bind(place.join("here")).unwrap();
+    let path = listener.path().to_owned();
+    let accepted = RefCell::new(Vec::new());
+    let mut events = EventLoop::new().unwrap();
+    events
+        .add_listener(listener, |events, client| {
+            accepted.borrow_mut().push(client.unwrap().0);
+            also(events);
+        })
+        .unwrap();
+    let clients: Vec<_> = (0..count)
+        .map(|_| UnixStream::connect(&path).unwrap())
+        .collect();
+    settle(&mut events);
+    clients.iter().for_each(say_hello);
+    let start = Instant::now();
+    let mut any = true;
+    while any {
+        let run = || events.run_once(Some(Duration::ZERO)).unwrap();
+        // A panic was one of the handler's.
+        any = catch_unwind(AssertUnwindSafe(run)).unwrap_or(true);
+        assert!(start.elapsed() < PATIENCE, "it never comes to rest");
+    }
+    assert_eq!(accepted.borrow().len(), count, "without waiting");
+    for client in &clients {
+        let answer = raw::read_answer(client).expect("an answer");
+        assert_eq!(answer.status, raw::ACCEPTED);
+    }
+}
+
+#[test]
+fn clients_whose_hellos_come_together_are_accepted_at_once_however_many() {
+    let _quiet = common::descriptors();
+    for count in [2, 16, 17, 40] {
+        hellos_come_together(count, |_| ());
+    }
+}
+
+#[test]
+fn clients_whose_hellos_come_together_are_accepted_at_once_though_the_handler_stops_or_panics() {
+    let _quiet = common::descriptors();
+    for count in [2, 20] {
+        hellos_come_together(count, |events| events.stop());
+        hellos_come_together(count, |_| {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        });
+    }
+}
+
+#[test]
+fn a_client_for_whose_segment_there_is_no_descriptor_is_tried_again_soon() {
+    let _quiet = common::descriptors();
+    let status = common::command("accepts_without_segments").status();
+    assert!(status.unwrap().success());
+}
+
+fn accepts_without_segments() {
+    const TIMES: u64 = 5;
+    let place = Place::new();
+    let listener = Listener::bind(place.join("here")).unwrap();
+    let client = UnixStream::connect(listener.path()).unwrap();
+    say_hello(&client);
+    let (failed, accepted) = (Cell::new(0), RefCell::new(None));
+    let mut events = EventLoop::new().unwrap();
+    let on_client = |_: &EventLoop<'_>, client: Result<_, AcceptError>| match client {
+        Ok((port, _)) => *accepted.borrow_mut() = Some(port),
+        Err(_) => failed.set(failed.get() + 1),
+    };
+    events.add_listener(listener, on_client).unwrap();
+    // One for the connection: what came with the hello finds no place.
+    let files = hoard(1);
+    let start = Instant::now();
+    run_until(&mut events, "it is tried again", || failed.get() == TIMES);
+    // Between them lie rests of 10 ms. Its second is not over, at whose end it would be tried once more in any case.
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(10 * (TIMES - 1)), "{took:?}");
+    assert!(took < Duration::from_millis(800), "{took:?}");
+    drop(files);
+    run_until(&mut events, "it is accepted", || {
+        accepted.borrow().is_some()
+    });
+    assert_eq!(failed.get(), TIMES);
+    assert_eq!(raw::read_answer(&client).unwrap().status, raw::ACCEPTED);
 }
 
 #[test]

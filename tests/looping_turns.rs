@@ -171,6 +171,36 @@ fn s30_what_a_port_posts_to_itself_comes_in_a_later_turn() {
 }
 
 #[test]
+fn s30_what_a_room_handler_posts_to_its_own_port_comes_in_a_later_turn() {
+    let _quiet = common::descriptors();
+    for waiting in [0, 1, 2, BUDGET] {
+        let (port1, port2) = channel();
+        let log = Log::new();
+        let mut events = EventLoop::new().unwrap();
+        (0..waiting).for_each(|_| port1.post_bytes(b"waited").unwrap());
+        let port = events.add(port2).unwrap();
+        port.on_message(|_, event| {
+            let first = event.bytes() == b"waited";
+            log.add(if first { "waited" } else { "posted" });
+        });
+        port.on_room(10, |_, _| {
+            log.add("room");
+            port1.post_bytes(b"posted").unwrap();
+        });
+        drop(port);
+        assert!(events.run_once(Some(Duration::ZERO)).unwrap());
+        let mut turn = vec![("room", 1)];
+        if waiting > 0 {
+            // Nor does it cost those that waited their turn.
+            turn.push(("waited", waiting));
+        }
+        assert_eq!(runs(log.take()), turn);
+        settle(&mut events);
+        assert_eq!(log.take(), ["posted"]);
+    }
+}
+
+#[test]
 fn s30_a_port_that_posts_to_itself_gets_one_message_a_turn() {
     let _quiet = common::descriptors();
     for strategy in STRATEGIES {

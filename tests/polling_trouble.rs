@@ -296,3 +296,41 @@ fn s52_a_ring_that_is_read_with_ports_counts() {
         assert!(readable(&near), "there is room, round {round}");
     }
 }
+
+/// All are honest: one side waits for messages and for room again and again, and receives late. Up to the wait numbered
+/// `gift_at` it receives nothing, then a message with a port comes, which it receives so many waits `later`.
+#[track_caller]
+fn receive_late(gift_at: usize, later: usize) {
+    /// Enough waits for too many rings to pile up, if they do.
+    const WAITS: usize = 60;
+    /// So large that a few of them make room enough to be told of.
+    const LARGE: [u8; 1000] = [7; 1000];
+    let (near, far) = channel();
+    assert_eq!(received(&near), None);
+    while posted(&near, &LARGE) {}
+    for wait in 0..WAITS {
+        (0..20).for_each(|_| assert_eq!(now(&far), LARGE));
+        if wait == gift_at {
+            far.post_bytes_with(b"a port", [channel_of(4096).0])
+                .unwrap();
+        } else {
+            far.post_bytes(b"x").unwrap();
+        }
+        if wait == gift_at + later {
+            while received(&near).is_some() {}
+        } else {
+            while posted(&near, &LARGE) {}
+        }
+    }
+    assert_eq!((near.close_reason(), far.close_reason()), (None, None));
+}
+
+#[test]
+fn s53_a_port_that_is_received_late_does_not_end_an_honest_pair() {
+    let _quiet = common::descriptors();
+    for gift_at in 0..36 {
+        for later in 0..20 {
+            receive_late(gift_at, later);
+        }
+    }
+}
