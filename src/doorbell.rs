@@ -177,7 +177,8 @@ impl Doorbell {
         }
     }
 
-    /// Only those in front of a descriptor byte: they do not count as a drain, which looks at those behind it.
+    /// Reads the rings in front of a descriptor byte. Only [`drain`](Doorbell::drain), which counts those behind it, puts
+    /// the next drain off.
     fn read_rings(&self) -> Front {
         self.has_read.set(true);
         let front = self.read_rings_once();

@@ -155,7 +155,7 @@ impl<'e> PortEvent<'e> {
     ///
     /// # Errors
     ///
-    /// [`MessageErrorEvent::Data`] when it is none: it gives the event back.
+    /// [`MessageErrorEvent::Data`](super::MessageErrorEvent::Data) when it is none: it gives the event back.
     pub fn typed<T: Message>(self) -> Result<TypedEvent<'e, T>, super::MessageErrorEvent<'e>> {
         match self.event.data::<T>().map(NonNull::from) {
             Ok(data) => Ok(TypedEvent { data, event: self }),
