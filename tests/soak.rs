@@ -24,7 +24,11 @@ roles! {
 }
 
 /// Sleeps of each kind in the short form.
-const SHORT: u64 = 20_000;
+const SHORT: u64 = if cfg!(debug_assertions) {
+    5_000
+} else {
+    12_000
+};
 /// Rounds with one child, few enough that a chunk is far from the watchdog's limit.
 const CHUNK: u64 = 20_000;
 /// Messages of a round after which both sides post without fences (the library: 256 to 511 without a sleep).

@@ -328,7 +328,10 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(debug_assertions) { 500 } else { 2000 },
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn s05_the_ring_is_a_queue(
