@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod reactor;
+mod streams;
 
 use crate::error::{AddError, CloseReason, PostError, RecvError, SystemError, TransferError};
 use crate::message::{Message, OwnedMessageEvent};
@@ -18,10 +19,7 @@ use crate::wait::SLICE;
 use core::cell::Cell;
 use core::fmt;
 use core::future::poll_fn;
-use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
-use futures_core::Stream;
-use futures_sink::Sink;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 use reactor::{Alarm, Side, Tasks, Watch, new_alarm};
@@ -38,8 +36,9 @@ use tokio::task::coop;
 /// an `await`. Futures are `Send`. One that is dropped before it is ready has received or posted nothing. Once the
 /// runtime it was made in is gone, a call that would have to wait answers `System` instead.
 ///
-/// It is a [`Stream`] of messages that ends when the channel does, and a [`Sink`] for values of any
-/// [message](crate::Message) type. `StreamExt::split` makes two halves of it for two tasks.
+/// It is a [`Stream`](futures_core::Stream) of messages that ends when the channel does, and a
+/// [`Sink`](futures_sink::Sink) for values of any [message](crate::Message) type. `StreamExt::split` makes two halves
+/// of it for two tasks.
 ///
 /// # Examples
 ///
@@ -443,47 +442,6 @@ impl MessagePort {
         // All of it: a ring for the others may have been taken for one of these.
         self.arm_surely(standing);
         self.is_ready(wants)
-    }
-}
-
-/// Messages, until the channel has ended. [`close_reason`](AsyncMessagePort::close_reason) tells why it has.
-impl Stream for AsyncMessagePort {
-    type Item = Result<OwnedMessageEvent, RecvError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_recv(cx).map(|received| match received {
-            Err(RecvError::Closed(_)) => None,
-            received => Some(received),
-        })
-    }
-}
-
-/// Takes values of any message type. It is ready when there is room for the largest message (half the ring), so
-/// that nothing is kept back: what was sent is posted, and flushing does nothing. Closing it closes the port.
-impl<T: Message> Sink<T> for AsyncMessagePort {
-    type Error = PostError;
-
-    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), PostError>> {
-        self.poll(cx, Side::Posting, |port| {
-            if let Err(error) = port.check_open() {
-                return Some(Err(error));
-            }
-            port.want_room_for(port.max_message_len());
-            port.has_room().then_some(Ok(()))
-        })
-    }
-
-    fn start_send(self: Pin<&mut Self>, value: T) -> Result<(), PostError> {
-        self.port.try_post_message(&value)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), PostError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), PostError>> {
-        self.close();
-        Poll::Ready(Ok(()))
     }
 }
 
