@@ -170,15 +170,20 @@ fn take_one(socket: BorrowedFd<'_>) -> Option<Vec<OwnedFd>> {
 
 /// Looks at the front of the queue and has sockets there not linger when they are closed.
 pub(crate) fn hurry(socket: BorrowedFd<'_>) -> Result<Peeked, Errno> {
+    let peeked = peek(socket, &mut [0; 64])?;
+    close_at_once(&peeked.descriptors);
+    Ok(peeked)
+}
+
+/// Has sockets among the descriptors not linger when they are closed.
+pub(crate) fn close_at_once(descriptors: &[OwnedFd]) {
     let at_once = libc::linger {
         l_onoff: 0,
         l_linger: 0,
     };
-    let peeked = peek(socket, &mut [0; 64])?;
-    for descriptor in &peeked.descriptors {
+    for descriptor in descriptors {
         set_option(descriptor, libc::SO_LINGER, &at_once);
     }
-    Ok(peeked)
 }
 
 /// Bytes in the queue that were not read yet.

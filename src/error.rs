@@ -1,12 +1,14 @@
 //! What can go wrong: one small enum an operation, each naming the value, the limit, the cause.
 
 mod event_loop;
+mod handover;
 mod import;
 mod meeting;
 mod post;
 mod receive;
 
 pub use event_loop::{AddError, DetachError, EventLoopError};
+pub use handover::ReceiveOverError;
 pub use import::{ImportError, ImportFault};
 pub use meeting::{AcceptError, BindError, ConnectError};
 pub use post::{PostError, ReserveError, TransferError};

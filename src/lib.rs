@@ -32,6 +32,8 @@ mod fork;
 #[cfg(not(loom))]
 mod handle;
 #[cfg(not(loom))]
+mod handover;
+#[cfg(not(loom))]
 mod handshake;
 #[cfg(not(loom))]
 mod listener;
@@ -72,8 +74,8 @@ pub use {
     connect::{ConnectOptions, connect, connect_with},
     error::{
         AcceptError, AddError, BindError, Cause, CloseReason, ConnectError, DataError, DetachError,
-        EventLoopError, ImportError, ImportFault, NewError, PostError, RecvError, ReserveError,
-        SpawnError, TransferError,
+        EventLoopError, ImportError, ImportFault, NewError, PostError, ReceiveOverError, RecvError,
+        ReserveError, SpawnError, TransferError,
     },
     event_loop::{
         Attached, ChildId, CloseEvent, EventLoop, ListenerId, LoopWaker, MessageErrorEvent,

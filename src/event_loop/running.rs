@@ -27,6 +27,13 @@ impl<'h> EventLoop<'h> {
     ///
     /// When a handler does.
     pub fn run(&mut self) -> Result<(), EventLoopError> {
+        self.run_shared()
+    }
+
+    /// [`run`](EventLoop::run) for the C interface, where handlers have nothing but the one pointer to the loop. Who calls
+    /// it sees to it that no handler does.
+    #[doc(hidden)]
+    pub fn run_shared(&self) -> Result<(), EventLoopError> {
         self.check_home()?;
         let _running = self.begin();
         while !self.stopped.replace(false) && self.is_waiting_for_something() {
@@ -49,6 +56,12 @@ impl<'h> EventLoop<'h> {
     ///
     /// When a handler does.
     pub fn run_once(&mut self, timeout: Option<Duration>) -> Result<bool, EventLoopError> {
+        self.run_once_shared(timeout)
+    }
+
+    /// As [`run_shared`](EventLoop::run_shared).
+    #[doc(hidden)]
+    pub fn run_once_shared(&self, timeout: Option<Duration>) -> Result<bool, EventLoopError> {
         self.check_home()?;
         let _running = self.begin();
         let deadline = timeout.map(|timeout| deadline(timeout).unwrap_or_else(far_off));

@@ -11,6 +11,20 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimerId(u64);
 
+/// The timer's number, for who cannot keep the id itself, such as a program in another language.
+impl From<TimerId> for u64 {
+    fn from(timer: TimerId) -> u64 {
+        timer.0
+    }
+}
+
+/// The timer of that number, if there is one.
+impl From<u64> for TimerId {
+    fn from(number: u64) -> TimerId {
+        TimerId(number)
+    }
+}
+
 type OnTime<'h> = dyn FnMut(&EventLoop<'h>) + 'h;
 
 struct Timer<'h> {
