@@ -1,0 +1,1140 @@
+"""Message ports over shared memory, for Python: one file, the standard library, and libringport.
+
+    import ringport
+
+    here, there = ringport.channel()
+    here.post(b"hello")
+    with there.recv() as message:
+        print(bytes(message.data))
+
+A port, and the messages that came from it, are for one thread at a time. Should two threads meet all the same, nothing
+breaks: every call that touches a port is short and keeps the interpreter's lock (`ctypes.PyDLL`), whereas waiting is done
+here, on the port's descriptor and without the lock, so that signals are handled and other threads run. Timeouts are in
+seconds; None is as long as it takes.
+"""
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import ctypes
+import ctypes.util
+import enum
+import functools
+import itertools
+import math
+import multiprocessing.context
+import multiprocessing.reduction
+import os
+import pathlib
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+import weakref
+from ctypes import (
+    POINTER, byref, c_bool, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p)
+from typing import Any, AsyncIterator, Callable, Iterable, Iterator, NamedTuple, Sequence, TypeVar
+
+_T = TypeVar("_T")
+
+# -- the library ------------------------------------------------------------------------------------------------------
+
+_WRITTEN_FOR = (0, 1)
+
+
+class _ChannelOptions(ctypes.Structure):
+    _fields_ = [("size", c_size_t), ("capacity_1_to_2", c_size_t), ("capacity_2_to_1", c_size_t),
+                ("prefault", c_bool), ("lock_memory", c_bool)]
+
+
+class _Stats(ctypes.Structure):
+    _fields_ = [("size", c_size_t)] + [(name, c_uint64) for name in (
+        "messages_posted", "bytes_posted", "messages_received", "bytes_received",
+        "sleeps", "wakeups", "room_waits", "ports_posted", "ports_received")]
+
+
+class _SpawnOptions(ctypes.Structure):
+    _fields_ = [("size", c_size_t), ("environment", POINTER(c_char_p)), ("directory", c_char_p),
+                ("standard_streams", POINTER(c_int))]
+
+
+class _ListenerOptions(ctypes.Structure):
+    _fields_ = [("size", c_size_t), ("users", POINTER(c_uint32)), ("user_count", c_size_t), ("any_user", c_bool),
+                ("largest_capacity", c_size_t), ("backlog", c_uint16)]
+
+
+class _ConnectOptions(ctypes.Structure):
+    _fields_ = [("size", c_size_t), ("channel", _ChannelOptions), ("timeout_ns", c_int64)]
+
+
+class _Credentials(ctypes.Structure):
+    _fields_ = [("process_id", c_uint32), ("user_id", c_uint32), ("group_id", c_uint32)]
+
+
+class _Buffer(ctypes.Structure):
+    """The interpreter's own Py_buffer."""
+    _fields_ = [("buf", c_void_p), ("obj", c_void_p), ("len", ctypes.c_ssize_t), ("itemsize", ctypes.c_ssize_t),
+                ("readonly", c_int), ("ndim", c_int), ("format", c_void_p), ("shape", c_void_p), ("strides", c_void_p),
+                ("suboffsets", c_void_p), ("internal", c_void_p)]
+
+
+_p, _i, _n = c_void_p, c_int32, c_size_t
+_out, _ints, _texts_in = POINTER(c_void_p), POINTER(c_int), POINTER(c_char_p)
+# What they return and take, and which (without the prefix) do. An enum is an int here.
+_SIGNATURES = {
+    (c_uint32,): "version",
+    (c_char_p,): "last_error",
+    (c_int,): "last_errno",
+    (c_char_p, _i): "status_name",
+    (c_char_p, _p): "listener_path",
+    (None, _p): "port_free message_free child_free listener_free",
+    (_i, _p): "port_close abort batch_begin message_make_owned port_trust_peer child_id child_kill",
+    (_i, _p, _n): "commit",
+    (_i, _p, _i, _n): "port_arm",
+    (_n, _p): "port_capacity port_max_message_len port_pending message_len message_port_count",
+    (c_bool, _p): "message_is_in_place",
+    (c_void_p, _p): "message_data",
+    (_i, _p, _p, _n): "batch_post",
+    (_i, _p, _p, _n, c_int64): "post",
+    (_i, _p, _p, _n, _out, _n, c_int64): "post_with_ports",
+    (_i, _p, _n, c_int64, _out): "reserve",
+    (_i, _p, POINTER(_n)): "batch_publish",
+    (_i, _p, c_int64, _out): "recv",
+    (_i, _p, _n, _out): "message_take_port",
+    (_i, _p, _n, _p, _out, POINTER(_n)): "archived_string",
+    (_i, _p, _n, _p, _n, _n, _out, POINTER(_n)): "archived_slice",
+    (_i, _p, _ints): "port_fd listener_fd child_try_wait port_close_reason",
+    (_i, _p, _ints, _ints): "port_into_fds",
+    (_i, c_int, c_int, _out): "port_from_fds",
+    (_i, _p, c_int): "port_send port_set_wait_strategy",
+    (_i, c_int, _out): "port_receive",
+    (_i, _p, POINTER(_Stats)): "port_stats",
+    (_i, _out): "parent_port",
+    (_i, _texts_in, POINTER(_SpawnOptions), _out, _out): "spawn",
+    (_i, POINTER(_ChannelOptions), _out, _out): "channel_new",
+    (_i, c_char_p, POINTER(_ListenerOptions), _out): "listen",
+    (_i, _p, c_int64, _out, POINTER(_Credentials)): "accept",
+    (_i, c_char_p, POINTER(_ConnectOptions), _out): "connect",
+}
+
+
+class _Calls:
+    """The library's functions; each call keeps the interpreter's lock, or gives it up meanwhile."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        for (result, *arguments), names in _SIGNATURES.items():
+            for name in names.split():
+                function = getattr(library, "ringport_" + name)
+                function.restype, function.argtypes = result, arguments
+                setattr(self, name, function)
+
+
+def _places() -> list[str]:
+    """Where the library may be, the best first."""
+    chosen = os.environ.get("RINGPORT_LIBRARY")
+    if chosen:
+        return [chosen]
+    target = pathlib.Path(__file__).resolve().parents[2] / "target"
+    built = [str(target / profile / "libringport.so") for profile in ("release", "debug")]
+    return [ctypes.util.find_library("ringport") or "libringport.so.0.1", *built]
+
+
+def _load() -> tuple[_Calls, _Calls]:
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise ImportError("ringport relies on the interpreter's lock, and this interpreter runs without one")
+    tried = []
+    for place in _places():
+        try:
+            short, long = ctypes.PyDLL(place), ctypes.CDLL(place)
+            version = short.ringport_version()
+        except (OSError, AttributeError) as error:
+            tried.append(f"{place}: {error}")
+            continue
+        found = version >> 16, version >> 8 & 0xFF
+        if found != _WRITTEN_FOR:
+            raise ImportError("{} is ringport {}.{}; this file is written for {}.{}".format(place, *found, *_WRITTEN_FOR))
+        return _Calls(short), _Calls(long)
+    raise ImportError("no libringport; looked for it here (RINGPORT_LIBRARY names another place):\n  " + "\n  ".join(tried))
+
+
+_lib, _lib_unlocked = _load()
+_get_buffer, _release_buffer = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
+_get_buffer.argtypes, _get_buffer.restype = [ctypes.py_object, POINTER(_Buffer), c_int], c_int
+_release_buffer.argtypes, _release_buffer.restype = [POINTER(_Buffer)], None
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+Status = enum.IntEnum("Status", [(name, -number) for number, name in enumerate(
+    """OK NOT_YET NULL INVALID BAD_SIZE DETACHED CLOSED FULL TRANSFERS_FULL TOO_LARGE BUSY SELF_TRANSFER DUPLICATE_PORT
+    CLOSED_PORT OWN_PEER TOO_MANY_PORTS TOO_MANY_IN_FLIGHT ALIGNMENT FORKED SYSTEM NO_MEMORY CAPACITY MEMORY_LOCK
+    NOT_A_PORT NO_PARENT SPAWN ADDRESS IN_USE NOBODY_LISTENS NOT_ALLOWED REFUSED VERSION_MISMATCH TIMED_OUT BAD_ARCHIVE
+    NOT_IN_LOOP PANIC""".split())])
+_OK, _NOT_YET = int(Status.OK), int(Status.NOT_YET)
+_NO_ROOM = (int(Status.FULL), int(Status.TRANSFERS_FULL))
+
+
+class CloseReason(enum.IntEnum):
+    """Why a channel has ended."""
+    CLOSED_HERE = 1
+    CLOSED_BY_PEER = 2
+    PEER_GONE = 3
+    CORRUPT = 4
+
+
+class Interest(enum.IntFlag):
+    """What to be told of: a message, room for one, room for one with ports. The first goes with either other."""
+    MESSAGE = 1
+    ROOM = 2
+    TRANSFER = 4
+
+
+class WaitStrategy(enum.IntEnum):
+    """How a port waits: it spins up to 50 µs and then sleeps, or spins until it comes, or sleeps at once."""
+    ADAPTIVE = 0
+    SPIN = 1
+    BLOCK = 2
+
+
+class Error(Exception):
+    """What the library answers: `status` (a Status), its `name`, and `errno` if a system call was the cause, else 0."""
+
+    def __init__(self, status: int, text: str, errno: int = 0) -> None:
+        super().__init__(status, text, errno)
+        self.status, self.errno = Status(status), errno
+
+    @property
+    def name(self) -> str:
+        return _lib.status_name(self.status).decode()
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+class Closed(Error):
+    """The channel has ended; `reason` says why."""
+    reason = CloseReason.CLOSED_HERE
+
+
+class Full(Error):
+    """No room, or too many messages with ports under way, and not in time either."""
+
+
+class TooLarge(Error):
+    """More than max_message_len."""
+
+
+class Detached(Error):
+    """The port has moved away."""
+
+
+class Busy(Error):
+    """A reservation or a batch is open, or messages are shown in place."""
+
+
+class Forked(Error):
+    """The port belongs to the process that this one was forked from."""
+
+
+class TransferError(Error):
+    """The ports cannot be sent like this; nothing has moved."""
+
+
+_KINDS = {Status.CLOSED: Closed, Status.FULL: Full, Status.TRANSFERS_FULL: Full, Status.TOO_LARGE: TooLarge,
+          Status.DETACHED: Detached, Status.BUSY: Busy, Status.FORKED: Forked, Status.SELF_TRANSFER: TransferError,
+          Status.DUPLICATE_PORT: TransferError, Status.CLOSED_PORT: TransferError, Status.OWN_PEER: TransferError,
+          Status.TOO_MANY_PORTS: TransferError, Status.TOO_MANY_IN_FLIGHT: TransferError}
+
+
+def _error(status: int, text: str | None = None) -> Error:
+    kind = _KINDS.get(status, Error)
+    if text is not None:
+        return kind(status, text)
+    return kind(status, _lib.last_error().decode(errors="replace"), _lib.last_errno())
+
+
+def _check(status: int) -> None:
+    if status != _OK:
+        raise _error(status)
+
+
+# -- what is owned ----------------------------------------------------------------------------------------------------
+
+class _Last:
+    """Frees, as its own end."""
+    __slots__ = ("_pointer", "_free")
+
+    def __init__(self, pointer: int, free: Callable[[int], None]) -> None:
+        self._pointer, self._free = pointer, free
+
+    def __del__(self) -> None:
+        self._free(self._pointer)
+
+
+class _Handle:
+    """One of the library's pointers, freed once, when nothing refers to this any more. So calls are given this itself."""
+    __slots__ = ("_as_parameter_", "_free", "_last")
+
+    def __init__(self, pointer: c_void_p, free: Callable[[int], None]) -> None:
+        self._as_parameter_, self._free = pointer.value, free
+
+    def __del__(self, last: type = _Last) -> None:
+        # What the collector finds is finalized in any order, and finalizers yet to come may read what this keeps. So what
+        # frees is new, and none of what was found: it goes when this is taken apart, after all finalizers. (When the
+        # interpreter ends, the names of this file are gone before some handles are: so it is an argument.)
+        self._last = last(self._as_parameter_, self._free)
+
+
+@functools.lru_cache(maxsize=1024)
+def _array_of(length: int) -> type:
+    return ctypes.c_char * length
+
+
+class _Loan:
+    """The library's memory, shown by a memoryview. Whatever looks into it, parts of it too, keeps its owner alive."""
+    __slots__ = ("address", "length", "owner", "_readonly", "_exporter", "_view")
+
+    def __init__(self, address: int, length: int, owner: _Handle, readonly: bool) -> None:
+        self.address, self.length, self.owner, self._readonly = address, length, owner, readonly
+        self._exporter: Callable[[], Any] = lambda: None
+        self._view: memoryview | None = None
+
+    def view(self) -> memoryview:
+        if self._view is None:
+            view = memoryview(self._export()).cast("B") if self.length else memoryview(bytearray())
+            self._view = view.toreadonly() if self._readonly else view
+        return self._view
+
+    def _export(self) -> Any:
+        exporter = self._exporter()
+        if exporter is None:
+            exporter = _array_of(self.length).from_address(self.address)
+            exporter.owner = self.owner
+            self._exporter = weakref.ref(exporter)
+        return exporter
+
+    def end(self) -> None:
+        """Releases the view. BufferError if it, or a part of it, is in use elsewhere."""
+        if self._view is not None:
+            self._view.release()
+            self._view = None
+        if self._exporter() is not None:
+            raise BufferError("parts of the memory are still in use")
+
+    def when_ended(self, call: Callable[[_Handle], Any]) -> None:
+        """Calls with the owner now, or when nobody looks any more."""
+        try:
+            self.end()
+        except BufferError:
+            weakref.finalize(self._exporter(), call, self.owner).atexit = False
+        else:
+            call(self.owner)
+
+
+def _with_bytes(data: Any, call: Callable[[Any, int], int]) -> int:
+    """Calls with where the bytes of `data` are, and how many. They are not copied."""
+    if type(data) is bytes:
+        return call(data, len(data))
+    buffer = _Buffer()
+    _get_buffer(data, buffer, 0)
+    try:
+        return call(buffer.buf, buffer.len)
+    finally:
+        _release_buffer(buffer)
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+_LONGEST_SPIN, _SHORTEST_SPIN = 50e-6, 2e-6
+_CAN_SPIN = os.cpu_count() != 1
+_TURN = 64
+
+
+def _deadline(timeout: float | None) -> float:
+    return math.inf if timeout is None else time.monotonic() + timeout
+
+
+def _poll(fds: Iterable[int], deadline: float, event: int = select.POLLIN) -> bool:
+    """Waits for one of the descriptors; False when the time is over. Signals are handled meanwhile."""
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, event)
+    while True:
+        left = max(0, deadline - time.monotonic())
+        # poll counts in milliseconds, with 31 bits.
+        if poller.poll(math.ceil(min(left * 1e3, 2**31 - 1)) if left < math.inf else None):
+            return True
+        if left == 0:
+            return False
+
+
+class _Watch:
+    """Tasks of an asyncio loop that wait for one port: one to receive and one to post, each holding its lock.
+
+    A port is armed once, for all who wait, and any call on it ends that. So it is armed anew for those who are left after
+    each call and each event, and whoever is woken looks for himself.
+    """
+
+    def __init__(self, handle: _Handle, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop, self.receiving, self.posting = loop, asyncio.Lock(), asyncio.Lock()
+        self._handle, self._fd = handle, fd
+        self._waiting: dict[Interest, tuple[asyncio.Future, int]] = {}
+        self._listening = self._due = False
+        self._calls = 0
+
+    def is_busy(self) -> bool:
+        return bool(self._waiting) or self.receiving.locked() or self.posting.locked()
+
+    async def turn(self) -> None:
+        """Lets others run now and then, also if nothing has to be waited for."""
+        self._calls += 1
+        if self._calls % _TURN == 0:
+            await asyncio.sleep(0)
+
+    async def wait(self, interest: Interest, length: int) -> None:
+        """Until it may be there. Nothing is lost if this is cancelled."""
+        future = self.loop.create_future()
+        self._waiting[interest] = future, length
+        try:
+            status = self._arm()
+            if status not in (_OK, _NOT_YET):
+                raise _error(status)
+            if future.done():
+                await asyncio.sleep(0)
+            else:
+                await future
+        finally:
+            if self._waiting.get(interest, (None,))[0] is future:
+                del self._waiting[interest]
+            if not self._waiting:
+                self._listen(False)
+
+    def again(self) -> None:
+        """After a call on the port."""
+        if self._waiting and not self._due:
+            self._due = True
+            self.loop.call_soon(self._arm)
+
+    def _arm(self) -> int:
+        self._due = False
+        if not self._waiting:
+            return _OK
+        interest, longest = 0, 0
+        for wanted, (_, length) in self._waiting.items():
+            interest, longest = interest | wanted, max(longest, length)
+        status = _lib.port_arm(self._handle, interest, longest)
+        if status == _NOT_YET:
+            self._listen(True)
+        else:
+            self.wake()
+        return status
+
+    def wake(self) -> None:
+        """Has all who wait look for themselves."""
+        self._listen(False)
+        waiting, self._waiting = self._waiting, {}
+        for future, _ in waiting.values():
+            if not future.done():
+                future.set_result(None)
+
+    def _listen(self, listening: bool) -> None:
+        if listening == self._listening or self.loop.is_closed():
+            return
+        self._listening = listening
+        if listening:
+            self.loop.add_reader(self._fd, self.wake)
+        else:
+            self.loop.remove_reader(self._fd)
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+class Message:
+    """A message that has arrived. In a `with` block it ends with the block.
+
+    One that is dropped is freed with the last memoryview that looks into it, and the ports that came with it and that
+    nobody holds are closed.
+    """
+    __slots__ = ("_loan", "_ports")
+
+    def __init__(self, pointer: c_void_p) -> None:
+        self._ports: list[Port] = []
+        self._lend(_Handle(pointer, _lib.message_free))
+
+    def _lend(self, handle: _Handle) -> None:
+        address, length = _lib.message_data(handle), _lib.message_len(handle)
+        self._loan: _Loan | None = _Loan(address, length, handle, readonly=True)
+
+    def _live(self) -> _Loan:
+        if self._loan is None:
+            raise ValueError("the message was released")
+        return self._loan
+
+    @property
+    def data(self) -> memoryview:
+        """The message itself, read-only and not copied; released with the message."""
+        return self._live().view()
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.data)
+
+    def __len__(self) -> int:
+        return self._live().length
+
+    def __bool__(self) -> bool:
+        """True: an empty message is a message."""
+        return True
+
+    @property
+    def in_place(self) -> bool:
+        """Whether this shows the ring itself and not a copy."""
+        return _lib.message_is_in_place(self._live().owner)
+
+    @property
+    def ports(self) -> list[Port]:
+        """The ports that came with the message. They are the taker's: they outlive the message."""
+        message = self._live().owner
+        for index in range(len(self._ports), _lib.message_port_count(message)):
+            port = c_void_p()
+            _check(_lib.message_take_port(message, index, byref(port)))
+            self._ports.append(Port(port))
+        return self._ports
+
+    def make_owned(self) -> None:
+        """Takes the message out of the ring if it lies there, so that others have the room. BufferError as for release."""
+        loan = self._live()
+        loan.end()
+        _check(_lib.message_make_owned(loan.owner))
+        self._lend(loan.owner)
+
+    def release(self) -> None:
+        """Ends the message and its memoryview, which raises ValueError from then on.
+
+        BufferError while slices of it, or arrays that share it, are in use elsewhere: the message then stays, with a new
+        memoryview. Releasing it twice does nothing more.
+        """
+        if self._loan is not None:
+            self._loan.end()
+            self._loan, self._ports = None, []
+
+    def __enter__(self) -> Message:
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            self.release()
+        except BufferError:
+            # It goes with the last who looks. An error that is on its way matters more.
+            if kind is None:
+                raise
+
+    def archived_string(self, offset: int) -> str:
+        """The rkyv String archived at `offset`; from the end if that is negative: a message that is one has it at -8."""
+        text, length = self._archived(offset, _lib.archived_string)
+        return ctypes.string_at(text, length).decode()
+
+    def archived_slice(self, offset: int, format: str) -> memoryview:
+        """The elements of the rkyv Vec archived at `offset`, not copied; `format` is theirs, as for struct."""
+        size = struct.calcsize(format)
+        start, count = self._archived(offset, _lib.archived_slice, size, size)
+        first = start - self._live().address if count else 0
+        elements = self.data[first:first + count * size]
+        return elements.cast(format) if count else elements
+
+    def _archived(self, offset: int, read: Callable[..., int], *layout: int) -> tuple[int, int]:
+        loan, start, count = self._live(), c_void_p(), c_size_t()
+        at = loan.address + offset + (loan.length if offset < 0 else 0)
+        _check(read(loan.address, loan.length, at, *layout, byref(start), byref(count)))
+        return start.value or 0, count.value
+
+    def __repr__(self) -> str:
+        return "<ringport.Message, released>" if self._loan is None else f"<ringport.Message of {len(self)} bytes>"
+
+
+# -- ports ------------------------------------------------------------------------------------------------------------
+
+Stats = NamedTuple("Stats", [(name, int) for name, _ in _Stats._fields_[1:]])
+
+
+class Port:
+    """One end of a channel. In a `with` block it is closed with the block, and when it is dropped as well."""
+    __slots__ = ("_handle", "_ended", "_watch", "_strategy", "_patience", "__weakref__")
+
+    def __init__(self, pointer: c_void_p) -> None:
+        self._handle: _Handle | None = _Handle(pointer, _lib.port_free)
+        # Without a handle: why the port was closed, or None if it has moved.
+        self._ended: CloseReason | None = None
+        self._watch: _Watch | None = None
+        self._strategy, self._patience = WaitStrategy.ADAPTIVE, _LONGEST_SPIN / 2
+
+    # Posting.
+
+    def post(self, data: Any, ports: Iterable[Port] = (), timeout: float | None = None) -> None:
+        """Posts the bytes of any object that has some in one piece, and ports, which move. Waits for room; Full if not in time."""
+        ports = tuple(ports)
+        length, interest = _length_of(data), Interest.TRANSFER if ports else Interest.ROOM
+        if self._until(lambda: self._posted(self._post(data, ports)), interest, length, timeout) is None:
+            self.try_post(data, ports)
+
+    def try_post(self, data: Any, ports: Iterable[Port] = ()) -> None:
+        """Posts if there is room; Full if not. On any error nothing was sent and nothing has moved."""
+        self._verify(self._post(data, tuple(ports)))
+
+    async def post_async(self, data: Any, ports: Iterable[Port] = ()) -> None:
+        """Posts from an asyncio task. One that is cancelled has posted nothing, and the ports are still here."""
+        ports = tuple(ports)
+        length, interest = _length_of(data), Interest.TRANSFER if ports else Interest.ROOM
+        await self._until_async(lambda: self._posted(self._post(data, ports)), interest, length)
+
+    def _post(self, data: Any, ports: Sequence[Port]) -> int:
+        if not ports:
+            status = _with_bytes(data, lambda at, length: _lib.post(self._live(), at, length, 0))
+        else:
+            handles = self._listed(ports)
+            listed = (c_void_p * len(handles))(*[handle._as_parameter_ for handle in handles])
+            status = _with_bytes(data, lambda at, length: _lib.post_with_ports(
+                self._live(), at, length, listed, len(handles), 0))
+        self._called()
+        if status == _OK:
+            for port in ports:
+                port._leave(None)
+        return status
+
+    def _posted(self, status: int) -> bool | None:
+        if status in _NO_ROOM:
+            return None
+        self._verify(status)
+        return True
+
+    def _listed(self, ports: Sequence[Port]) -> list[_Handle]:
+        """The ports to be sent. The library is not asked about closed ones any more, so its checks are here as well."""
+        for port in ports:
+            if port._handle is None and port._ended is None:
+                port._live()
+        if any(port is self for port in ports):
+            raise _error(Status.SELF_TRANSFER, "the port is to be sent through itself")
+        if len(set(map(id, ports))) != len(ports):
+            raise _error(Status.DUPLICATE_PORT, "a port is listed twice")
+        handles = [port._handle for port in ports if port._handle is not None]
+        if len(handles) != len(ports):
+            raise _error(Status.CLOSED_PORT, "a port of the list was closed here")
+        return handles
+
+    def reserve(self, length: int, timeout: float | None = None) -> Reservation:
+        """A message of `length` bytes to be filled where it will be read: a memoryview of the ring, only to be written to.
+
+        Its `with` block posts it, and does not if it raises. BufferError, and nothing posted, if parts of the memoryview
+        are in use elsewhere at the end; until they are not, the port is Busy.
+        """
+        return Reservation(self, length, timeout)
+
+    def batch(self) -> Batch:
+        """Messages that become visible all at once, at the end of a `with` block; none of them if it raises."""
+        return Batch(self)
+
+    # Receiving.
+
+    def recv(self, timeout: float | None = None) -> Message | None:
+        """The next message; waits for it. None if none came in time."""
+        return self._until(self.try_recv, Interest.MESSAGE, 0, timeout)
+
+    def try_recv(self) -> Message | None:
+        """The next message if there is one."""
+        pointer = c_void_p()
+        status = _lib.recv(self._live(), 0, byref(pointer))
+        message = Message(pointer) if status == _OK else None
+        self._called()
+        if message is None and status != _NOT_YET:
+            self._verify(status)
+        return message
+
+    async def recv_async(self) -> Message:
+        """The next message, for an asyncio task. One that is cancelled has taken none."""
+        return await self._until_async(self.try_recv, Interest.MESSAGE, 0)
+
+    def __iter__(self) -> Iterator[Message]:
+        """Messages until the channel has ended; `close_reason` says why. A loop holds each until the next has come."""
+        return self
+
+    def __next__(self) -> Message:
+        try:
+            return self.recv()
+        except Closed:
+            raise StopIteration from None
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """The same for an asyncio task."""
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            return await self.recv_async()
+        except Closed:
+            raise StopAsyncIteration from None
+
+    # Closing.
+
+    def close(self) -> None:
+        """Ends the channel for both ends, and gives back this one's descriptors. Whoever waits here is told Closed."""
+        if self._handle is not None:
+            handle = self._handle
+            _lib.port_close(handle)
+            self._leave(self._reason(handle) or CloseReason.CLOSED_HERE)
+
+    def __enter__(self) -> Port:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why the channel has ended, as far as is known; None if it has not. Messages may still wait."""
+        return self._ended or self._reason(self._live())
+
+    @staticmethod
+    def _reason(handle: _Handle) -> CloseReason | None:
+        reason = c_int32()
+        _check(_lib.port_close_reason(handle, byref(reason)))
+        return CloseReason(reason.value) if reason.value else None
+
+    def _live(self) -> _Handle:
+        handle = self._handle
+        if handle is not None:
+            return handle
+        if self._ended is None:
+            raise _error(Status.DETACHED, "the port has moved away")
+        raise _closed("the port was closed", self._ended)
+
+    def _verify(self, status: int) -> None:
+        if status == Status.CLOSED:
+            error = _error(status)
+            raise _closed(str(error), self.close_reason or CloseReason.CLOSED_HERE)
+        _check(status)
+
+    def _leave(self, ended: CloseReason | None) -> None:
+        if self._watch is not None:
+            self._watch.wake()
+        self._handle, self._watch, self._ended = None, None, ended
+
+    # Waiting.
+
+    def fileno(self) -> int:
+        """The descriptor to poll for reading after `arm`. It stays the port's; do not read from it."""
+        fd = c_int()
+        _check(_lib.port_fd(self._live(), byref(fd)))
+        return fd.value
+
+    def arm(self, interest: Interest = Interest.MESSAGE, length: int = 0) -> bool:
+        """Whether it is there already. If not, `fileno` becomes readable when it is (room: for `length` bytes), sometimes
+        for nothing. It works once, and any other call that posts or receives ends it."""
+        status = _lib.port_arm(self._live(), interest, length)
+        self._called()
+        if status not in (_OK, _NOT_YET):
+            self._verify(status)
+        return status == _OK
+
+    @property
+    def wait_strategy(self) -> WaitStrategy:
+        return self._strategy
+
+    @wait_strategy.setter
+    def wait_strategy(self, strategy: WaitStrategy) -> None:
+        _check(_lib.port_set_wait_strategy(self._live(), strategy))
+        self._strategy = WaitStrategy(strategy)
+
+    def _called(self) -> None:
+        """After each call that ends what the port was armed for."""
+        if self._watch is not None:
+            self._watch.again()
+
+    def _until(self, attempt: Callable[[], _T | None], interest: Interest, length: int,
+               timeout: float | None) -> _T | None:
+        """What the attempt gives; None when the time is over. Check, arm, check again, wait."""
+        done = attempt()
+        if done is not None or timeout is not None and timeout <= 0:
+            return done
+        start, deadline = time.monotonic(), _deadline(timeout)
+        tired = start + {WaitStrategy.SPIN: math.inf, WaitStrategy.ADAPTIVE: self._patience}.get(self._strategy, 0)
+        while _CAN_SPIN and done is None and time.monotonic() < min(tired, deadline):
+            done = attempt()
+        if done is not None:
+            return done
+        while done is None and (self.arm(interest, length) or _poll([self.fileno()], deadline)):
+            done = attempt()
+        # A little more patience would have saved the sleep, or less have cost nothing.
+        waited = time.monotonic() - start
+        self._patience = _LONGEST_SPIN if waited < _LONGEST_SPIN else max(self._patience / 2, _SHORTEST_SPIN)
+        return done
+
+    async def _until_async(self, attempt: Callable[[], _T | None], interest: Interest, length: int) -> _T:
+        watch = self._watched()
+        async with watch.receiving if interest == Interest.MESSAGE else watch.posting:
+            await watch.turn()
+            while True:
+                done = attempt()
+                if done is not None:
+                    return done
+                await watch.wait(interest, length)
+
+    def _watched(self) -> _Watch:
+        loop = asyncio.get_running_loop()
+        if self._watch is None or self._watch.loop is not loop:
+            if self._watch is not None and self._watch.is_busy() and not self._watch.loop.is_closed():
+                raise RuntimeError("tasks of another loop wait for the port")
+            fd = self.fileno()
+            self._watch = _Watch(self._handle, fd, loop)
+        return self._watch
+
+    # Passing it on.
+
+    def into_fds(self) -> tuple[int, int]:
+        """Takes the port apart into its descriptors, segment and doorbell, which are the caller's; it has moved then."""
+        segment, doorbell = c_int(), c_int()
+        self._verify(_lib.port_into_fds(self._live(), byref(segment), byref(doorbell)))
+        self._leave(None)
+        return segment.value, doorbell.value
+
+    @classmethod
+    def from_fds(cls, segment: int, doorbell: int) -> Port:
+        """Makes a port of its descriptors. They are its own from then on, and on an error still the caller's."""
+        pointer = c_void_p()
+        _check(_lib.port_from_fds(segment, doorbell, byref(pointer)))
+        return cls(pointer)
+
+    def send_over(self, sock: socket.socket | int, timeout: float | None = None) -> None:
+        """Moves the port to whoever calls `receive_over` on the other end of a connected Unix socket. TimeoutError."""
+        self._live()
+        fd = _fd_of(sock)
+        if not _poll([fd], _deadline(timeout), select.POLLOUT):
+            raise TimeoutError("the socket takes nothing")
+        self._verify(_lib.port_send(self._live(), fd))
+        self._leave(None)
+
+    @classmethod
+    def receive_over(cls, sock: socket.socket | int, timeout: float | None = None) -> Port:
+        """Receives a port that was sent over a Unix socket; waits for it. TimeoutError if none came."""
+        fd, pointer = _fd_of(sock), c_void_p()
+        if not _poll([fd], _deadline(timeout)):
+            raise TimeoutError("nothing came")
+        _check(_lib_unlocked.port_receive(fd, byref(pointer)))
+        return cls(pointer)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a port is pickled by multiprocessing only, which moves it")
+
+    # The port's own.
+
+    def trust_peer(self) -> None:
+        """Reads messages in place from now on.
+
+        A promise: nobody who has or had either end of this channel writes to it but through this library, nor keeps copies
+        of its descriptors. Else what a message shows can change while it is read.
+        """
+        _check(_lib.port_trust_peer(self._live()))
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of the ring in which this port posts."""
+        return _lib.port_capacity(self._live())
+
+    @property
+    def max_message_len(self) -> int:
+        """The longest message that can be posted, in bytes."""
+        return _lib.port_max_message_len(self._live())
+
+    @property
+    def pending(self) -> int:
+        """Bytes of records that wait to be received, headers and padding included."""
+        return _lib.port_pending(self._live())
+
+    def stats(self) -> Stats:
+        """What went through this port since this process has it."""
+        stats = _Stats(size=ctypes.sizeof(_Stats))
+        _check(_lib.port_stats(self._live(), byref(stats)))
+        return Stats(*(getattr(stats, name) for name in Stats._fields))
+
+    def __repr__(self) -> str:
+        if self._handle is None:
+            return f"<ringport.Port, {'moved' if self._ended is None else self._ended.name}>"
+        return f"<ringport.Port, capacity {self.capacity}, pending {self.pending}>"
+
+
+class Reservation:
+    """A message that is being written; see Port.reserve."""
+    __slots__ = ("_port", "_length", "_timeout", "_loan")
+
+    def __init__(self, port: Port, length: int, timeout: float | None) -> None:
+        self._port, self._length, self._timeout = port, length, timeout
+
+    def __enter__(self) -> memoryview:
+        port, where = self._port, c_void_p()
+
+        def attempt() -> _Loan | None:
+            owner = port._live()
+            status = _lib.reserve(owner, self._length, 0, byref(where))
+            port._called()
+            return port._posted(status) and _Loan(where.value, self._length, owner, readonly=False)
+
+        loan = port._until(attempt, Interest.ROOM, self._length, self._timeout)
+        if loan is None:
+            raise _error(Status.FULL, f"no room for {self._length} bytes in time")
+        self._loan = loan
+        return loan.view()
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is not None:
+            self._loan.when_ended(_lib.abort)
+            return
+        try:
+            self._loan.end()
+        except BufferError:
+            self._loan.when_ended(_lib.abort)
+            raise
+        self._port._verify(_lib.commit(self._loan.owner, self._length))
+        self._port._called()
+
+
+class Batch:
+    """Messages that are posted together; see Port.batch."""
+    __slots__ = ("_port", "_handle")
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    def __enter__(self) -> Batch:
+        self._handle = self._port._live()
+        self._port._verify(_lib.batch_begin(self._handle))
+        return self
+
+    def post(self, data: Any) -> None:
+        """Adds a message. Full if there is no room beside the rest: that can be posted, and another batch be begun."""
+        port = self._port
+        port._verify(_with_bytes(data, lambda at, length: _lib.batch_post(port._live(), at, length)))
+        port._called()
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is not None:
+            _lib.abort(self._handle)
+            return
+        self._port._verify(_lib.batch_publish(self._handle, None))
+        self._port._called()
+
+
+def _closed(text: str, reason: CloseReason) -> Closed:
+    error = Closed(Status.CLOSED, text)
+    error.reason = reason
+    return error
+
+
+def _fd_of(sock: socket.socket | int) -> int:
+    return sock if isinstance(sock, int) else sock.fileno()
+
+
+def _length_of(data: Any) -> int:
+    return len(data) if type(data) is bytes else memoryview(data).nbytes
+
+
+def _channel_options(capacity: int, capacity_1_to_2: int, capacity_2_to_1: int, prefault: bool,
+                     lock_memory: bool) -> _ChannelOptions:
+    return _ChannelOptions(ctypes.sizeof(_ChannelOptions), capacity_1_to_2 or capacity, capacity_2_to_1 or capacity,
+                           prefault, lock_memory)
+
+
+def channel(capacity: int = 0, *, capacity_1_to_2: int = 0, capacity_2_to_1: int = 0, prefault: bool = False,
+            lock_memory: bool = False) -> tuple[Port, Port]:
+    """Two entangled ports. A capacity is that of a ring in bytes, a power of two; 0 is 64 KiB."""
+    options = _channel_options(capacity, capacity_1_to_2, capacity_2_to_1, prefault, lock_memory)
+    first, second = c_void_p(), c_void_p()
+    _check(_lib.channel_new(byref(options), byref(first), byref(second)))
+    return Port(first), Port(second)
+
+
+_turns = itertools.count()
+
+
+def wait_any(ports: Sequence[Port], timeout: float | None = None) -> Port | None:
+    """One of a handful of ports that has a message or whose channel has ended, in turns; None if none in time."""
+    if not ports:
+        return None
+    deadline, first = _deadline(timeout), next(_turns) % len(ports)
+    while True:
+        for port in itertools.chain(ports[first:], ports[:first]):
+            if port.arm(Interest.MESSAGE):
+                return port
+        if not _poll([port.fileno() for port in ports], deadline):
+            return None
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+def _reduce_port(port: Port) -> tuple:
+    # The port waits in a socket whose other end is passed on. So what this process keeps of it until the other is ready is
+    # no end of the channel, and whoever unpickles it is its only holder. If nobody does, it is closed with the socket.
+    near, far = socket.socketpair()
+    with near, far:
+        port.send_over(near)
+        passed = multiprocessing.reduction.DupFd(far.fileno())
+        starting = multiprocessing.context.get_spawning_popen()
+        if starting is not None:
+            # This very descriptor is inherited.
+            weakref.finalize(starting, os.close, far.detach())
+    return _rebuild_port, (passed,)
+
+
+def _rebuild_port(passed: Any) -> Port:
+    with socket.socket(fileno=passed.detach()) as sock:
+        return Port.receive_over(sock)
+
+
+multiprocessing.reduction.register(Port, _reduce_port)
+
+
+class Child:
+    """A process that `spawn` has started. Dropping it neither kills nor waits."""
+    __slots__ = ("_handle", "returncode", "pid")
+
+    def __init__(self, pointer: c_void_p) -> None:
+        self._handle = _Handle(pointer, _lib.child_free)
+        self.returncode: int | None = None
+        self.pid: int = _lib.child_id(pointer)
+
+    def poll(self) -> int | None:
+        """How it has ended, as for subprocess; None while it runs."""
+        if self.returncode is None:
+            status = c_int()
+            answer = _lib.child_try_wait(self._handle, byref(status))
+            if answer == _NOT_YET:
+                return None
+            _check(answer)
+            self.returncode = os.waitstatus_to_exitcode(status.value)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until it has ended, and says how; None if it has not in time."""
+        if self.poll() is None:
+            fd = os.pidfd_open(self.pid)
+            try:
+                _poll([fd], _deadline(timeout))
+            finally:
+                os.close(fd)
+        return self.poll()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        _check(_lib.child_kill(self._handle))
+
+
+def _texts(texts: Iterable[Any]) -> Any:
+    encoded = [os.fsencode(text) for text in texts]
+    return (c_char_p * (len(encoded) + 1))(*encoded, None)
+
+
+def spawn(argv: Sequence[Any], *, env: dict | None = None, cwd: Any = None, stdin: Any = None, stdout: Any = None,
+          stderr: Any = None) -> tuple[Port, Child]:
+    """Starts a program with a port to this process, which it gets from `parent_port`. Streams: a descriptor or a file."""
+    streams = [-1 if stream is None else stream if isinstance(stream, int) else stream.fileno()
+               for stream in (stdin, stdout, stderr)]
+    options = _SpawnOptions(
+        size=ctypes.sizeof(_SpawnOptions),
+        environment=None if env is None else ctypes.cast(
+            _texts(os.fsencode(name) + b"=" + os.fsencode(value) for name, value in env.items()), POINTER(c_char_p)),
+        directory=None if cwd is None else os.fsencode(cwd),
+        standard_streams=(c_int * 3)(*streams))
+    port, child = c_void_p(), c_void_p()
+    _check(_lib_unlocked.spawn(_texts(argv), byref(options), byref(port), byref(child)))
+    return Port(port), Child(child)
+
+
+def parent_port() -> Port | None:
+    """The port to the process that has spawned this one. None in any other, and from the second call on."""
+    pointer = c_void_p()
+    status = _lib.parent_port(byref(pointer))
+    if status == Status.NO_PARENT:
+        return None
+    _check(status)
+    return Port(pointer)
+
+
+# -- strangers --------------------------------------------------------------------------------------------------------
+
+Credentials = NamedTuple("Credentials", [(name, int) for name, _ in _Credentials._fields_])
+
+
+class Listener:
+    """Where strangers connect. In a `with` block it is closed with the block."""
+    __slots__ = ("_handle",)
+
+    def __init__(self, pointer: c_void_p) -> None:
+        self._handle: _Handle | None = _Handle(pointer, _lib.listener_free)
+
+    def _live(self) -> _Handle:
+        handle = self._handle
+        if handle is None:
+            raise ValueError("the listener was closed")
+        return handle
+
+    def accept(self, timeout: float | None = None) -> tuple[Port, Credentials] | None:
+        """A client's port and who it is, by the kernel's word; waits for one. None if none came in time."""
+        deadline = _deadline(timeout)
+        while True:
+            pointer, client = c_void_p(), _Credentials()
+            status = _lib.accept(self._live(), 0, byref(pointer), byref(client))
+            if status == _OK:
+                return Port(pointer), Credentials(client.process_id, client.user_id, client.group_id)
+            if status != _NOT_YET:
+                raise _error(status)
+            if not _poll([self.fileno()], deadline):
+                return None
+
+    def fileno(self) -> int:
+        """Readable when `accept(0)` should be called, sometimes for nothing."""
+        fd = c_int()
+        _check(_lib.listener_fd(self._live(), byref(fd)))
+        return fd.value
+
+    @property
+    def path(self) -> str:
+        return os.fsdecode(_lib.listener_path(self._live()))
+
+    def close(self) -> None:
+        self._handle = None
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def listen(address: Any, *, users: Sequence[int] = (), any_user: bool = False, largest_capacity: int = 0,
+           backlog: int = 0) -> Listener:
+    """Listens at a name, or at a path, recognised by a `/`. By default for processes of this user only."""
+    options = _ListenerOptions(ctypes.sizeof(_ListenerOptions), (c_uint32 * len(users))(*users) if users else None,
+                               len(users), any_user, largest_capacity, backlog)
+    pointer = c_void_p()
+    _check(_lib.listen(os.fsencode(address), byref(options), byref(pointer)))
+    return Listener(pointer)
+
+
+def connect(address: Any, *, capacity: int = 0, capacity_1_to_2: int = 0, capacity_2_to_1: int = 0, prefault: bool = False,
+            lock_memory: bool = False, timeout: float | None = 10.0) -> Port:
+    """Connects to a listener, and waits until it has accepted. This side is the channel's first."""
+    channel = _channel_options(capacity, capacity_1_to_2, capacity_2_to_1, prefault, lock_memory)
+    # 0 would be the default.
+    patience = -1 if timeout is None else max(1, int(min(timeout, 2**32) * 1e9))
+    options = _ConnectOptions(ctypes.sizeof(_ConnectOptions), channel, patience)
+    name, future = os.fsencode(address), concurrent.futures.Future()
+
+    def attempt() -> None:
+        pointer = c_void_p()
+        status = _lib_unlocked.connect(name, byref(options), byref(pointer))
+        if status == _OK:
+            future.set_result(Port(pointer))
+        else:
+            future.set_exception(_error(status))
+
+    # The library waits for the listener in one call. In a thread of its own that keeps no signal from being handled.
+    threading.Thread(target=attempt, daemon=True).start()
+    return future.result()
