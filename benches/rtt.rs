@@ -7,14 +7,16 @@ mod harness;
 use harness::ports::Port;
 use harness::ticks::{TICK, Typed};
 use harness::work::{self, End};
-use harness::{Contest, Options, Pair, Role, Row, Stopwatch, Waiting, bare, line};
+use harness::{Contest, Options, Pair, Role, Row, Stopwatch, Waiting, bare, in_c, line};
 use ringport::{MessagePort, WaitStrategy};
 
 fn main() {
     match harness::role("rtt") {
         None => {}
         Some(Role::Coordinator(options)) => {
-            harness::run(&[("rtt", mean_ratios), ("latency", latency)], &options);
+            let contests: [(_, harness::Show); 3] =
+                [("rtt", mean_ratios), ("c", over_c), ("latency", latency)];
+            harness::run(&contests, &options);
         }
         Some(Role::Lead(name)) => lead(&name),
         Some(Role::Peer(name)) => peer(&name),
@@ -51,6 +53,34 @@ fn mean_ratios(options: &Options) -> Vec<String> {
                 Row::time("bare-1k", "line"), // what the way itself takes
                 Row::time("rtt-1k", "bare-1k"),
                 Row::time("rtt-256", "line"),
+            ],
+            options,
+        )
+        .report(options)
+}
+
+/// The same over the C interface, from a program in C.
+fn over_c(options: &Options) -> Vec<String> {
+    let Some(program) = in_c::build("rtt") else {
+        return Vec::new();
+    };
+    let in_c =
+        ["32", "48"].map(|length| Pair::start_as(&format!("rtt-{length}-c"), &program, length));
+    let pairs = ["line", "rtt-32", "rtt-48"]
+        .map(Pair::start)
+        .into_iter()
+        .chain(in_c);
+    // The C interface and Rust's right after each other, in both orders.
+    let cycle = [
+        "line", "rtt-32", "rtt-32-c", "rtt-32", "line", "rtt-48", "rtt-48-c", "rtt-48",
+    ];
+    Contest::new("c", pairs.collect())
+        .run(
+            &cycle,
+            &[
+                Row::time("rtt-32-c", "rtt-32").bar(1.1),
+                Row::time("rtt-48-c", "rtt-48").bar(1.1),
+                Row::time("rtt-48-c", "line").called("rtt-48-c ÷ line"),
             ],
             options,
         )

@@ -172,6 +172,7 @@ impl<'p> MessageEvent<'p> {
     }
 
     /// Whether this shows the ring itself and not a copy.
+    #[inline]
     pub fn is_in_place(&self) -> bool {
         self.buffer.lent().is_some()
     }
@@ -199,24 +200,31 @@ impl<'p> MessageEvent<'p> {
     }
 
     /// How many ports came with the message and were not taken yet.
+    #[inline]
     pub fn port_count(&self) -> usize {
         self.buffer.port_count()
     }
 
     /// The message apart from its port: it can be kept, and sent to another thread. A copied message
     /// (the default) is not copied again. Ports that were not taken go with it.
+    #[inline]
     pub fn into_owned(self) -> OwnedMessageEvent {
         // Not dropped: dropping gives back what is taken here.
         let mut this = ManuallyDrop::new(self);
         // SAFETY: taken once, from an event that is never dropped nor used again.
         let buffer = unsafe { ManuallyDrop::take(&mut this.buffer) };
-        let Some(position) = buffer.lent() else {
-            return OwnedMessageEvent { buffer };
-        };
+        match buffer.lent() {
+            None => OwnedMessageEvent { buffer },
+            Some(position) => this.copied_out(position, buffer),
+        }
+    }
+
+    #[cold]
+    fn copied_out(&self, position: u64, buffer: Box<Buffer>) -> OwnedMessageEvent {
         let copy = Buffer::copy_of(&buffer)
             .unwrap_or_else(|| handle_alloc_error(Layout::for_value::<[u8]>(&buffer)));
         copy.bring(buffer.take_ports());
-        this.port.put_back(position, buffer);
+        self.port.put_back(position, buffer);
         OwnedMessageEvent { buffer: copy }
     }
 }
@@ -260,6 +268,7 @@ impl MessagePort {
 
 impl OwnedMessageEvent {
     /// The message's bytes, aligned to 16.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.buffer
     }

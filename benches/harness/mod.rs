@@ -23,6 +23,7 @@ pub mod errands;
 pub mod handover;
 pub mod idle;
 pub mod idle_loops;
+pub mod in_c;
 mod latency;
 pub mod limits;
 pub mod line;
@@ -50,7 +51,7 @@ pub use stopwatch::Stopwatch;
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -350,6 +351,15 @@ pub fn peer(mut half: impl FnMut(u64)) {
         half(order.warm_up);
         half(order.units);
     }
+}
+
+/// The target directory this program lies in: it is `target/release/deps/name`.
+fn target_directory() -> PathBuf {
+    let program = env::current_exe().expect("this program has a path");
+    let target = program.ancestors().nth(3);
+    target
+        .expect("cargo put it into its target directory")
+        .into()
 }
 
 /// This executable again, as the peer of contender `name`.

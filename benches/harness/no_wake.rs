@@ -5,6 +5,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::target_directory;
+
 /// What rustc is told.
 const CFG: [&str; 2] = ["--cfg", "ringport_no_wake"];
 
@@ -55,16 +57,6 @@ pub fn build(name: &str) -> Option<PathBuf> {
     let messages = String::from_utf8(output.stdout).expect("cargo writes JSON in UTF-8");
     let program = messages.lines().find_map(executable);
     Some(program.expect("cargo names the executable it made"))
-}
-
-/// The target directory this program lies in: it is `target/release/deps/name`.
-fn target_directory() -> PathBuf {
-    let program = env::current_exe().expect("this program has a path");
-    program
-        .ancestors()
-        .nth(3)
-        .expect("cargo put it into its target directory")
-        .into()
 }
 
 /// The executable that one of cargo's messages tells of.

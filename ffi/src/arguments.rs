@@ -12,6 +12,12 @@ pub(crate) unsafe fn given<'a, T>(pointer: *const T, name: &'static str) -> Answ
     pointer.as_ref().ok_or_else(|| null(name))
 }
 
+/// The same for what the call changes: nobody else uses it meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn given_mut<'a, T>(pointer: *mut T, name: &'static str) -> Answer<&'a mut T> {
+    pointer.as_mut().ok_or_else(|| null(name))
+}
+
 /// Where an answer is to be written. NULL is an error that names it.
 #[inline(always)]
 pub(crate) unsafe fn output<'a, T>(pointer: *mut T, name: &'static str) -> Answer<Output<'a, T>> {
@@ -57,12 +63,17 @@ pub(crate) unsafe fn slice<'a, T>(
         return Err(null(name));
     }
     if count > isize::MAX as usize / size_of::<T>().max(1) {
-        return Err(Failure::new(
-            RINGPORT_TOO_LARGE,
-            format!("{count} of `{name}` are more than fit an address space"),
-        ));
+        return Err(too_many(count, name));
     }
     Ok(std::slice::from_raw_parts(first, count))
+}
+
+#[cold]
+fn too_many(count: usize, name: &'static str) -> Failure {
+    Failure::new(
+        RINGPORT_TOO_LARGE,
+        format!("{count} of `{name}` are more than fit an address space"),
+    )
 }
 
 /// A string that ends with NUL.

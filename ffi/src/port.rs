@@ -53,7 +53,7 @@ pub(crate) enum Reserved {
 /// The use of a port that is in a loop: as long as this lives the port is not taken out.
 pub(crate) struct Attachment {
     // Dropped before the loop that it borrows.
-    attached: Attached<'static, 'static>,
+    pub(crate) attached: Attached<'static, 'static>,
     _events: Rc<ringport_loop>,
 }
 
@@ -90,14 +90,19 @@ impl ringport_port {
         Rc::from_raw(handle)
     }
 
-    /// Calls with the port, wherever that is.
+    /// Calls with the port, wherever that is. There is one call, so that it is inlined.
     #[inline(always)]
     pub(crate) fn with<R>(&self, call: impl FnOnce(&MessagePort) -> Answer<R>) -> Answer<R> {
-        if let Place::Here(port) = &*self.place.borrow() {
-            return call(port);
-        }
-        let attached = self.attach()?;
-        call(&attached.attached)
+        let place = self.place.borrow();
+        let attachment;
+        let port: &MessagePort = match &*place {
+            Place::Here(port) => port,
+            _ => {
+                attachment = self.attach()?;
+                &attachment.attached
+            }
+        };
+        call(port)
     }
 
     /// The port in its loop.
@@ -115,11 +120,21 @@ impl ringport_port {
             Place::Ended(reason) => return Err(closed(*reason)),
         };
         let attachment = events.and_then(|events| Attachment::new(events, id));
-        attachment.ok_or_else(|| {
-            // Of any other end its loop has told this handle.
-            self.end(CloseReason::ClosedHere);
-            closed(CloseReason::ClosedHere)
-        })
+        // Of any other end its loop has told this handle.
+        attachment.ok_or_else(|| closed(CloseReason::ClosedHere))
+    }
+
+    /// Why the port is no more, if it has left its loop by ending, or with it.
+    fn ended(&self) -> Option<CloseReason> {
+        match &*self.place.borrow() {
+            Place::Ended(reason) => Some(*reason),
+            Place::InLoop(events, id) => {
+                let events = events.upgrade();
+                let is_there = events.is_some_and(|events| events.events().port(*id).is_some());
+                (!is_there).then_some(CloseReason::ClosedHere)
+            }
+            _ => None,
+        }
     }
 
     /// Calls with the port as its loop has it.
@@ -164,12 +179,12 @@ impl ringport_port {
 
     /// Whether the port could be sent now, as far as this layer knows.
     pub(crate) fn check_to_be_sent(&self) -> Answer<()> {
-        match &*self.place.borrow() {
-            Place::Ended(reason) => Err(Failure::new(
+        match self.ended() {
+            Some(reason) => Err(Failure::new(
                 RINGPORT_CLOSED_PORT,
                 format!("a port of those to be sent has ended before: {reason}"),
             )),
-            _ => self.check_free(),
+            None => self.check_free(),
         }
     }
 
@@ -269,18 +284,14 @@ pub unsafe extern "C" fn ringport_port_free(port: *mut ringport_port) {
 pub unsafe extern "C" fn ringport_port_close(port: *mut ringport_port) -> ringport_status {
     answer(|| {
         let port = given(port, "port")?;
-        if let Place::Ended(_) = &*port.place.borrow() {
+        // One that its loop has let go has ended.
+        if port.ended().is_some() {
             return Ok(());
         }
-        let closed = port.with(|port| {
+        port.with(|port| {
             port.close();
             Ok(())
-        });
-        // One that its loop has let go has ended.
-        match &*port.place.borrow() {
-            Place::Ended(_) => Ok(()),
-            _ => closed,
-        }
+        })
     })
 }
 
@@ -319,10 +330,9 @@ pub unsafe extern "C" fn ringport_port_close_reason(
 ) -> ringport_status {
     answer(|| {
         let (port, output) = (given(port, "port")?, output(reason, "reason")?);
-        let known = port.with(|port| Ok(port.close_reason()));
-        let reason = match (&*port.place.borrow(), known) {
-            (Place::Ended(reason), _) => Some(*reason),
-            (_, known) => known?,
+        let reason = match port.ended() {
+            None => port.with(|port| Ok(port.close_reason()))?,
+            ended => ended,
         };
         output.write(reason.map_or(ringport_close_reason::RINGPORT_OPEN, Into::into));
         Ok(())

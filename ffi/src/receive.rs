@@ -3,13 +3,12 @@
 //! Unsafe relies on: a message keeps alive what it shows, the handle of its port or the loop that the port is in, and says
 //! in the handle that the port is lent.
 
-use crate::arguments::{Patience, given, invalid, output, patience, slice};
-use crate::failure::{Answer, Failure, answer, answer_or};
+use crate::arguments::{Patience, given, given_mut, invalid, output, patience, slice};
+use crate::failure::{Answer, Failure, answer};
 use crate::port::{Attachment, ringport_port};
 use crate::post::handles;
 use crate::status::*;
 use ringport_rs::{MessageEvent, MessagePort, OwnedMessageEvent, PortEvent, wait_any};
-use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::mem;
 use std::ptr;
@@ -17,89 +16,92 @@ use std::rc::Rc;
 
 /// A message that has arrived.
 pub struct ringport_message {
-    content: RefCell<Content>,
+    /// A copy. One that was freed is kept for the next message. What it shows is not noted beside it: it was written just now,
+    /// in two words, which the CPU does not forward to who copies them as a pair.
+    copied: Option<OwnedMessageEvent>,
+    // Boxed, since it is rare, and every message is moved about.
+    lent: Option<Box<Lent>>,
     /// Those that came along; emptied one by one.
-    ports: RefCell<Vec<Option<MessagePort>>>,
+    ports: Vec<Option<MessagePort>>,
     /// Where it came from: to be told when it ends.
-    from: Cell<Option<Rc<ringport_port>>>,
+    from: Option<Rc<ringport_port>>,
 }
 
-enum Content {
-    None,
-    Copied(OwnedMessageEvent),
-    Lent(MessageEvent<'static>, Option<Attachment>),
-    LentInLoop(PortEvent<'static>, Attachment),
+/// A message that is shown in place.
+enum Lent {
+    Here(MessageEvent<'static>, Option<Attachment>),
+    InLoop(PortEvent<'static>, Attachment),
 }
 
-impl Content {
-    #[inline(always)]
+impl Lent {
     fn bytes(&self) -> &[u8] {
         match self {
-            Content::None => &[],
-            Content::Copied(event) => event.bytes(),
-            Content::Lent(event, _) => event.bytes(),
-            Content::LentInLoop(event, _) => event.bytes(),
-        }
-    }
-
-    fn is_lent(&self) -> bool {
-        matches!(self, Content::Lent(..) | Content::LentInLoop(..))
-    }
-
-    /// The message apart from its port.
-    fn owned(self) -> Content {
-        match self {
-            Content::Lent(event, attachment) => {
-                let owned = event.into_owned();
-                drop(attachment);
-                Content::Copied(owned)
-            }
-            Content::LentInLoop(event, attachment) => {
-                let owned = event.into_owned();
-                drop(attachment);
-                Content::Copied(owned)
-            }
-            other => other,
+            Lent::Here(event, _) => event.bytes(),
+            Lent::InLoop(event, _) => event.bytes(),
         }
     }
 }
 
 impl ringport_message {
+    #[cold]
     fn new() -> Box<ringport_message> {
         Box::new(ringport_message {
-            content: RefCell::new(Content::None),
-            ports: RefCell::default(),
-            from: Cell::new(None),
+            copied: None,
+            lent: None,
+            ports: Vec::new(),
+            from: None,
         })
     }
 
     /// Gives the memory of the message that was here before to the port that will need it.
     #[inline(always)]
     fn feed(&mut self, port: &MessagePort) {
-        if let Content::Copied(event) = mem::replace(self.content.get_mut(), Content::None) {
+        if let Some(event) = self.copied.take() {
             port.reuse(event);
         }
-    }
-
-    /// Makes it the message that C gets.
-    #[inline(always)]
-    fn fill(
-        mut self: Box<Self>,
-        content: Content,
-        from: Rc<ringport_port>,
-    ) -> *mut ringport_message {
-        if content.is_lent() {
-            from.lent.set(from.lent.get() + 1);
-        }
-        *self.content.get_mut() = content;
-        self.from.set(Some(from));
-        Box::into_raw(self)
     }
 
     #[inline(always)]
     fn bring(&mut self, count: usize, take: impl FnOnce() -> Vec<MessagePort>) {
         if count != 0 {
-            *self.ports.get_mut() = take().into_iter().map(Some).collect();
+            self.ports = take().into_iter().map(Some).collect();
+        }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        match (&self.copied, &self.lent) {
+            (Some(event), _) => event.bytes(),
+            (None, Some(lent)) => lent.bytes(),
+            (None, None) => &[],
+        }
+    }
+
+    /// Makes it the message that C gets.
+    #[inline(always)]
+    fn hand_out(mut self: Box<Self>, from: Rc<ringport_port>) -> *mut ringport_message {
+        if self.lent.is_some() {
+            from.lent.set(from.lent.get() + 1);
+        }
+        self.from = Some(from);
+        Box::into_raw(self)
+    }
+
+    /// Parts with the port, and with what is shown in place.
+    #[inline(always)]
+    fn part(&mut self) -> Option<Rc<ringport_port>> {
+        let from = self.from.take();
+        if self.lent.is_some() {
+            self.return_lent(from.as_deref());
+        }
+        from
+    }
+
+    #[cold]
+    fn return_lent(&mut self, from: Option<&ringport_port>) {
+        self.lent = None;
+        if let Some(from) = from {
+            from.lent.set(from.lent.get() - 1);
         }
     }
 }
@@ -121,15 +123,50 @@ impl ringport_port {
         } else {
             None
         };
-        let content = match attachment {
+        match attachment {
             Some(attachment) => {
                 // SAFETY: the attachment keeps what the event borrows from, and is dropped after it.
                 let event = unsafe { mem::transmute::<PortEvent<'_>, PortEvent<'static>>(event) };
-                Content::LentInLoop(event, attachment)
+                shell.lent = Some(Box::new(Lent::InLoop(event, attachment)));
             }
-            None => Content::Copied(event.into_owned()),
+            None => shell.copied = Some(event.into_owned()),
+        }
+        shell.hand_out(Rc::clone(self))
+    }
+
+    /// Receives a message into `shell`.
+    #[inline(always)]
+    unsafe fn receive(&self, shell: &mut ringport_message, timeout_ns: i64) -> Answer<()> {
+        self.with(|port| {
+            shell.feed(port);
+            let event = match patience(timeout_ns) {
+                Patience::Endless => port.recv()?,
+                Patience::None => port.try_recv()?.ok_or(Failure::NotYet)?,
+                Patience::For(time) => port.recv_timeout(time)?.ok_or(Failure::NotYet)?,
+            };
+            shell.bring(event.port_count(), || event.take_ports());
+            if event.is_in_place() {
+                return self.lend_event(shell, event);
+            }
+            shell.copied = Some(event.into_owned());
+            Ok(())
+        })
+    }
+
+    #[cold]
+    unsafe fn lend_event(
+        &self,
+        shell: &mut ringport_message,
+        event: MessageEvent<'_>,
+    ) -> Answer<()> {
+        // The handle keeps the port, or the attachment does, and is dropped after the event.
+        let event = mem::transmute::<MessageEvent<'_>, MessageEvent<'static>>(event);
+        let attachment = match self.in_loop() {
+            Some(_) => Some(self.attach()?),
+            None => None,
         };
-        shell.fill(content, Rc::clone(self))
+        shell.lent = Some(Box::new(Lent::Here(event, attachment)));
+        Ok(())
     }
 }
 
@@ -150,37 +187,12 @@ pub unsafe extern "C" fn ringport_recv(
     answer(|| {
         let (handle, output) = (given(port, "port")?, output(message, "message")?);
         let mut shell = handle.shell();
-        let received = handle.with(|port| {
-            shell.feed(port);
-            let event = match patience(timeout_ns) {
-                Patience::Endless => Some(port.recv()?),
-                Patience::None => port.try_recv()?,
-                Patience::For(time) => port.recv_timeout(time)?,
-            };
-            let event = event.ok_or(Failure::NotYet)?;
-            shell.bring(event.port_count(), || event.take_ports());
-            if !event.is_in_place() {
-                return Ok(Content::Copied(event.into_owned()));
-            }
-            // The handle keeps the port, or the attachment does, and is dropped after the event.
-            let event = mem::transmute::<MessageEvent<'_>, MessageEvent<'static>>(event);
-            let attachment = if handle.in_loop().is_some() {
-                Some(handle.attach()?)
-            } else {
-                None
-            };
-            Ok(Content::Lent(event, attachment))
-        });
-        match received {
-            Ok(content) => {
-                output.write(shell.fill(content, ringport_port::share(port)));
-                Ok(())
-            }
-            Err(failure) => {
-                handle.spare.set(Some(shell));
-                Err(failure)
-            }
+        if let Err(failure) = handle.receive(&mut shell, timeout_ns) {
+            handle.spare.set(Some(shell));
+            return Err(failure);
         }
+        output.write(shell.hand_out(ringport_port::share(port)));
+        Ok(())
     })
 }
 
@@ -213,41 +225,35 @@ pub unsafe extern "C" fn ringport_wait_any(
     })
 }
 
-/// The message's bytes, aligned to 16. They stay as they are until it is freed. NULL only for NULL.
+/// The message's bytes, aligned to 16. They stay as they are, and where they are, until the message is freed or made owned.
+/// NULL only for NULL.
 ///
 /// They are a private copy, unless the port trusts its peer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_message_data(message: *const ringport_message) -> *const c_void {
-    answer_or(ptr::null(), || {
-        Ok(given(message, "message")?
-            .content
-            .borrow()
-            .bytes()
-            .as_ptr()
-            .cast())
-    })
+    message
+        .as_ref()
+        .map_or(ptr::null(), |message| message.bytes().as_ptr().cast())
 }
 
 /// The message's length in bytes. 0 for NULL, and for an empty message, which is a message all the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_message_len(message: *const ringport_message) -> usize {
-    answer_or(0, || {
-        Ok(given(message, "message")?.content.borrow().bytes().len())
-    })
+    message.as_ref().map_or(0, |message| message.bytes().len())
 }
 
-/// Whether this shows the ring itself and not a copy: see ringport_port_trust_peer.
+/// Whether this shows the ring itself and not a copy: see ringport_port_trust_peer. False for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_message_is_in_place(message: *const ringport_message) -> bool {
-    answer_or(false, || {
-        Ok(given(message, "message")?.content.borrow().is_lent())
-    })
+    message
+        .as_ref()
+        .is_some_and(|message| message.lent.is_some())
 }
 
-/// How many ports came with the message, taken or not.
+/// How many ports came with the message, taken or not. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_message_port_count(message: *const ringport_message) -> usize {
-    answer_or(0, || Ok(given(message, "message")?.ports.borrow().len()))
+    message.as_ref().map_or(0, |message| message.ports.len())
 }
 
 /// Takes a port that came with the message, by its index in the list that was posted. The caller frees it. It is not
@@ -261,10 +267,9 @@ pub unsafe extern "C" fn ringport_message_take_port(
     port: *mut *mut ringport_port,
 ) -> ringport_status {
     answer(|| {
-        let (message, output) = (given(message, "message")?, output(port, "port")?);
-        let mut ports = message.ports.borrow_mut();
-        let count = ports.len();
-        let Some(slot) = ports.get_mut(index) else {
+        let (message, output) = (given_mut(message, "message")?, output(port, "port")?);
+        let count = message.ports.len();
+        let Some(slot) = message.ports.get_mut(index) else {
             return Err(invalid(format_args!(
                 "there is no port {index}: {count} came with the message"
             )));
@@ -287,13 +292,19 @@ pub unsafe extern "C" fn ringport_message_make_owned(
     message: *mut ringport_message,
 ) -> ringport_status {
     answer(|| {
-        let message = given(message, "message")?;
-        let content = message.content.replace(Content::None);
-        let was_lent = content.is_lent();
-        message.content.replace(content.owned());
-        if let (Some(from), true) = (message.from.take(), was_lent) {
-            from.lent.set(from.lent.get() - 1);
+        let message = given_mut(message, "message")?;
+        if let Some(lent) = message.lent.take() {
+            let (owned, attachment) = match *lent {
+                Lent::Here(event, attachment) => (event.into_owned(), attachment),
+                Lent::InLoop(event, attachment) => (event.into_owned(), Some(attachment)),
+            };
+            drop(attachment);
+            message.copied = Some(owned);
+            if let Some(from) = &message.from {
+                from.lent.set(from.lent.get() - 1);
+            }
         }
+        message.from = None;
         Ok(())
     })
 }
@@ -306,14 +317,10 @@ pub unsafe extern "C" fn ringport_message_free(message: *mut ringport_message) {
             return Ok(());
         }
         let mut message = Box::from_raw(message);
-        if !message.ports.get_mut().is_empty() {
-            drop(mem::take(message.ports.get_mut()));
+        if !message.ports.is_empty() {
+            message.ports.clear();
         }
-        if let Some(from) = message.from.take() {
-            if message.content.get_mut().is_lent() {
-                drop(mem::replace(message.content.get_mut(), Content::None));
-                from.lent.set(from.lent.get() - 1);
-            }
+        if let Some(from) = message.part() {
             // The next message takes its place.
             from.spare.set(Some(message));
         }
