@@ -807,7 +807,8 @@ ringport_status ringport_wait_any(ringport_port *const *ports,
                                   size_t *index);
 
 /**
- * The message's bytes, aligned to 16. They stay as they are until it is freed. NULL only for NULL.
+ * The message's bytes, aligned to 16. They stay as they are, and where they are, until the message is freed or made owned.
+ * NULL only for NULL.
  *
  * They are a private copy, unless the port trusts its peer.
  */
@@ -819,12 +820,12 @@ const void *ringport_message_data(const ringport_message *message);
 size_t ringport_message_len(const ringport_message *message);
 
 /**
- * Whether this shows the ring itself and not a copy: see ringport_port_trust_peer.
+ * Whether this shows the ring itself and not a copy: see ringport_port_trust_peer. False for NULL.
  */
 bool ringport_message_is_in_place(const ringport_message *message);
 
 /**
- * How many ports came with the message, taken or not.
+ * How many ports came with the message, taken or not. 0 for NULL.
  */
 size_t ringport_message_port_count(const ringport_message *message);
 

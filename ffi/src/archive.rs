@@ -250,3 +250,125 @@ fn too_long(len: usize) -> Failure {
         format!("{len} are more than an archive can hold"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rkyv::rancor::BoxedError;
+    use rkyv::util::AlignedVec;
+    use std::ptr;
+
+    /// Lengths around what lies inline, and around where the length's own bits are split.
+    const LENGTHS: [usize; 10] = [0, 1, 7, 8, 9, 63, 64, 65, 255, 70_000];
+
+    fn text(len: usize) -> String {
+        ('a'..='z').cycle().take(len).collect()
+    }
+
+    fn read(data: &[u8], at: usize) -> Result<&str, ringport_status> {
+        let (mut start, mut len) = (ptr::null(), 0);
+        let at = data.as_ptr().wrapping_add(at).cast();
+        // SAFETY: the slice, and two outputs.
+        let status = unsafe {
+            ringport_archived_string(data.as_ptr().cast(), data.len(), at, &mut start, &mut len)
+        };
+        match status {
+            // SAFETY: it says that there are so many bytes, inside `data`.
+            RINGPORT_OK => {
+                Ok(
+                    std::str::from_utf8(unsafe { slice::from_raw_parts(start.cast(), len) })
+                        .expect("UTF-8"),
+                )
+            }
+            status => Err(status),
+        }
+    }
+
+    #[test]
+    fn strings_of_rust_are_read() {
+        for len in LENGTHS {
+            let archive = rkyv::to_bytes::<BoxedError>(&text(len)).expect("there is memory");
+            let root = archive.len() - REFERENCE;
+            assert_eq!(read(&archive, root), Ok(&*text(len)));
+            for byte in 0..archive.len().min(100) {
+                // Whatever is changed, it is some string inside, or an error.
+                let mut changed = AlignedVec::<16>::new();
+                changed.extend_from_slice(&archive);
+                let at = archive.len() - 1 - byte;
+                changed[at] ^= 0x80;
+                let _ = read(&changed, root);
+            }
+            assert_eq!(read(&archive, root + 4), Err(RINGPORT_BAD_ARCHIVE));
+            assert_eq!(read(&archive, usize::MAX), Err(RINGPORT_BAD_ARCHIVE));
+        }
+    }
+
+    #[test]
+    fn strings_and_slices_that_c_writes_are_read_by_rust() {
+        for len in LENGTHS {
+            let mut data = AlignedVec::<16>::new();
+            data.extend_from_slice(text(len).as_bytes());
+            data.resize(len.next_multiple_of(4) + REFERENCE, 0);
+            let (start, size) = (data.as_mut_ptr(), data.len());
+            let at = start.wrapping_add(size - REFERENCE);
+            // SAFETY: the bytes of `data`, and places inside.
+            let status = unsafe {
+                ringport_archive_string(start.cast(), size, at.cast(), start.cast(), len)
+            };
+            assert_eq!(status, RINGPORT_OK);
+            let found = rkyv::access::<ArchivedString, BoxedError>(&data).expect("a string");
+            assert_eq!(found.as_str(), text(len));
+            // SAFETY: as above.
+            let status =
+                unsafe { ringport_archive_slice(start.cast(), size, at.cast(), start.cast(), len) };
+            assert_eq!(status, RINGPORT_OK);
+            let found =
+                rkyv::access::<rkyv::vec::ArchivedVec<u8>, BoxedError>(&data).expect("bytes");
+            assert_eq!(found.as_slice(), text(len).as_bytes());
+        }
+    }
+
+    #[test]
+    fn slices_that_do_not_lie_inside_are_refused() {
+        let numbers: Vec<u32> = (0..100).collect();
+        let archive = rkyv::to_bytes::<BoxedError>(&numbers).expect("there is memory");
+        let root = archive.len() - REFERENCE;
+        let read = |data: &[u8], size: usize, align: usize| {
+            let (mut first, mut count) = (ptr::null(), 0);
+            let at = data.as_ptr().wrapping_add(root).cast();
+            // SAFETY: the slice, and two outputs.
+            let status = unsafe {
+                ringport_archived_slice(
+                    data.as_ptr().cast(),
+                    data.len(),
+                    at,
+                    size,
+                    align,
+                    &mut first,
+                    &mut count,
+                )
+            };
+            (
+                status,
+                first.addr().wrapping_sub(data.as_ptr().addr()),
+                count,
+            )
+        };
+        assert_eq!(read(&archive, 4, 4), (RINGPORT_OK, 0, 100));
+        assert_eq!(read(&archive, 8, 4).0, RINGPORT_BAD_ARCHIVE);
+        assert_eq!(read(&archive, usize::MAX, 4).0, RINGPORT_BAD_ARCHIVE);
+        assert_eq!(read(&archive, 4, 3).0, RINGPORT_BAD_ARCHIVE);
+        for (at, bytes) in [
+            (root, i32::MIN),
+            (root, -(root as i32) - 1),
+            (root, 9),
+            (root + 4, -1),
+            (root + 4, 103),
+        ] {
+            let mut changed = AlignedVec::<16>::new();
+            changed.extend_from_slice(&archive);
+            changed[at..at + 4].copy_from_slice(&bytes.to_le_bytes());
+            assert_eq!(read(&changed, 4, 1).0, RINGPORT_BAD_ARCHIVE, "{at} {bytes}");
+        }
+    }
+}

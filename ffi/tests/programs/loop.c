@@ -1,0 +1,379 @@
+/* The event loop in C: callbacks that do whatever callbacks do, and what they own. */
+#include "check.h"
+
+#include <pthread.h>
+#include <sys/wait.h>
+
+static int freed, called;
+static ringport_port *a, *b;
+static ringport_loop *loop;
+static const int64_t bound = 20 * INT64_C(1000000000);
+
+static void free_user(void *user)
+{
+    CHECK(user == &freed);
+    freed++;
+}
+
+static void begin(void)
+{
+    freed = called = 0;
+    OK(ringport_channel_new(NULL, &a, &b));
+    OK(ringport_loop_new(&loop));
+    OK(ringport_loop_add(loop, b));
+}
+
+static void end(void)
+{
+    ringport_port_free(a);
+    ringport_port_free(b);
+    ringport_loop_free(loop);
+}
+
+static void count(ringport_loop *events, ringport_port *port, ringport_message *message, void *user)
+{
+    CHECK(events == loop && port == b && user == &freed);
+    called++;
+    ringport_message_free(message);
+}
+
+static void run_all(void)
+{
+    while (ringport_loop_run_once(loop, RINGPORT_NO_WAIT) == RINGPORT_OK) {
+    }
+}
+
+static void s24_to_s27_a_port_starts_when_it_is_told_to(void)
+{
+    begin();
+    post(a, "1");
+    OK(ringport_port_on_message_after_start(b, count, &freed, free_user));
+    run_all();
+    CHECK(called == 0);
+    OK(ringport_port_start(b));
+    OK(ringport_port_start(b));
+    run_all();
+    CHECK(called == 1 && freed == 0);
+    OK(ringport_port_on_message(b, count, &freed, free_user));
+    run_all();
+    CHECK(called == 1 && freed == 1);
+    /* The handle goes on working beside the loop. */
+    post(a, "2");
+    expect(b, "2");
+    post(b, "3");
+    expect(a, "3");
+    end();
+    CHECK(freed == 2);
+}
+
+static void answer_and_close(ringport_loop *events, ringport_port *port, ringport_message *message, void *user)
+{
+    (void)events, (void)user;
+    /* Several held, used after others were freed, in any order. */
+    static ringport_message *held[3];
+    held[called++] = message;
+    if (called == 3) {
+        CHECK(memcmp(ringport_message_data(held[0]), "0", 1) == 0);
+        ringport_message_free(held[1]);
+        ringport_message_free(held[0]);
+        OK(ringport_post(port, ringport_message_data(held[2]), 1, RINGPORT_NO_WAIT));
+        ringport_message_free(held[2]);
+        OK(ringport_port_close(port));
+    }
+}
+
+static void s28_a_callback_may_post_and_close(void)
+{
+    ringport_message *message;
+    begin();
+    post(a, "0");
+    post(a, "1");
+    post(a, "2");
+    OK(ringport_port_on_message(b, answer_and_close, &freed, free_user));
+    OK(ringport_loop_run(loop)); /* ends, since nothing is left */
+    CHECK(called == 3 && freed == 1);
+    ANSWERS(RINGPORT_CLOSED, ringport_post(b, "x", 1, RINGPORT_NO_WAIT));
+    ANSWERS(RINGPORT_CLOSED, ringport_recv(b, RINGPORT_NO_WAIT, &message));
+    OK(ringport_port_close(b));
+    ANSWERS(RINGPORT_CLOSED_PORT, ringport_post_with_ports(a, "x", 1, &b, 1, RINGPORT_NO_WAIT));
+    expect(a, "2");
+    end();
+}
+
+static void send_itself(ringport_loop *events, ringport_port *port, ringport_message *message, void *carrier)
+{
+    called++;
+    ANSWERS(RINGPORT_BUSY, ringport_post_with_ports(carrier, "me", 2, &port, 1, RINGPORT_NO_WAIT));
+    ringport_message_free(message);
+    OK(ringport_loop_remove(events, port));
+    ANSWERS(RINGPORT_NOT_IN_LOOP, ringport_loop_remove(events, port));
+    OK(ringport_post_with_ports(carrier, "me", 2, &port, 1, RINGPORT_NO_WAIT));
+    ANSWERS(RINGPORT_DETACHED, ringport_post(port, "x", 1, RINGPORT_NO_WAIT));
+}
+
+static void s38_a_port_moves_from_its_own_callback(void)
+{
+    int trusted;
+    for (trusted = 0; trusted < 2; trusted++) {
+        ringport_port *out, *in, *moved = NULL;
+        ringport_message *message = NULL;
+        begin();
+        OK(ringport_channel_new(NULL, &out, &in));
+        if (trusted) {
+            OK(ringport_port_trust_peer(b));
+        }
+        post(a, "go");
+        post(a, "the rest");
+        OK(ringport_port_on_message(b, send_itself, out, NULL));
+        OK(ringport_loop_run(loop));
+        CHECK(called == 1);
+        OK(ringport_recv(in, RINGPORT_NO_WAIT, &message));
+        OK(ringport_message_take_port(message, 0, &moved));
+        ringport_message_free(message);
+        expect(moved, "the rest");
+        ringport_port_free(moved);
+        ringport_port_free(out);
+        ringport_port_free(in);
+        end();
+    }
+}
+
+static void free_everything(ringport_loop *events, ringport_port *port, ringport_message *message, void *user)
+{
+    CHECK(user == &freed && freed == 0);
+    called++;
+    ringport_port_free(port);
+    ringport_loop_free(events);
+    CHECK(freed == 0 || called == 1);
+    CHECK(memcmp(ringport_message_data(message), "last", 4) == 0);
+    ringport_message_free(message);
+}
+
+static void a_callback_may_free_its_port_and_its_loop(void)
+{
+    int trusted;
+    for (trusted = 0; trusted < 2; trusted++) {
+        ringport_message *message;
+        begin();
+        if (trusted) {
+            OK(ringport_port_trust_peer(b));
+        }
+        post(a, "last");
+        post(a, "never seen");
+        OK(ringport_port_on_message(b, free_everything, &freed, free_user));
+        ANSWERS(RINGPORT_OK, ringport_loop_run(loop));
+        CHECK(called == 1 && freed == 1);
+        ANSWERS(RINGPORT_CLOSED, ringport_recv(a, bound, &message));
+        ringport_port_free(a);
+    }
+}
+
+static void free_port(ringport_loop *events, ringport_port *port, int32_t reason, void *user)
+{
+    (void)events, (void)user;
+    called = reason;
+    ringport_port_free(port);
+    b = NULL;
+}
+
+static void s48_the_close_comes_after_the_last_message(void)
+{
+    begin();
+    OK(ringport_port_on_message_after_start(b, count, &freed, free_user));
+    OK(ringport_port_on_close(b, free_port, &freed, free_user));
+    post(a, "1");
+    ringport_port_free(a);
+    a = NULL;
+    run_all();
+    CHECK(called == 0);
+    OK(ringport_port_start(b));
+    OK(ringport_loop_run(loop));
+    CHECK(called == RINGPORT_CLOSED_BY_PEER && freed == 2);
+    end();
+}
+
+static void a_port_that_has_left_its_loop_says_why(void)
+{
+    ringport_close_reason reason = RINGPORT_OPEN;
+    ringport_stats stats = RINGPORT_STATS_INIT;
+    begin();
+    OK(ringport_port_on_message(b, count, &freed, free_user));
+    ringport_port_free(a);
+    a = NULL;
+    OK(ringport_loop_run(loop));
+    CHECK(freed == 1);
+    OK(ringport_port_close_reason(b, &reason));
+    CHECK(reason == RINGPORT_CLOSED_BY_PEER);
+    ANSWERS(RINGPORT_CLOSED, ringport_port_stats(b, &stats));
+    ANSWERS(RINGPORT_CLOSED, ringport_port_start(b));
+    end();
+}
+
+static void fill(ringport_loop *events, ringport_port *port, void *user)
+{
+    (void)events, (void)user;
+    CHECK(port == b);
+    called++;
+}
+
+static void room_is_told_once(void)
+{
+    static char much[30000];
+    ringport_message *message = NULL;
+    begin();
+    while (ringport_post(b, much, sizeof much, RINGPORT_NO_WAIT) == RINGPORT_OK) {
+    }
+    OK(ringport_port_on_room(b, sizeof much, false, fill, &freed, free_user));
+    run_all();
+    CHECK(called == 0);
+    while (ringport_recv(a, RINGPORT_NO_WAIT, &message) == RINGPORT_OK) {
+        ringport_message_free(message);
+    }
+    OK(ringport_loop_run_once(loop, bound));
+    CHECK(called == 1 && freed == 1);
+    run_all();
+    CHECK(called == 1);
+    end();
+}
+
+static void tick(ringport_loop *events, void *user)
+{
+    CHECK(user == &freed);
+    ANSWERS(RINGPORT_BUSY, ringport_loop_run(events));
+    ANSWERS(RINGPORT_BUSY, ringport_loop_run_once(events, RINGPORT_NO_WAIT));
+    if (++called == 3) {
+        OK(ringport_loop_stop(events));
+    }
+}
+
+static void *wake(void *waker)
+{
+    CHECK(ringport_waker_wake(waker) == RINGPORT_OK);
+    return NULL;
+}
+
+static void timers_and_wakes_are_told(void)
+{
+    uint64_t interval = 0, never = 0;
+    ringport_waker *waker;
+    pthread_t thread;
+    begin();
+    OK(ringport_loop_set_interval(loop, 1000000, tick, &freed, free_user, &interval));
+    OK(ringport_loop_set_timeout(loop, UINT64_MAX, tick, &freed, free_user, &never));
+    CHECK(interval != never);
+    OK(ringport_loop_run(loop));
+    CHECK(called == 3 && freed == 0);
+    OK(ringport_loop_clear_timer(loop, interval));
+    CHECK(freed == 1);
+    SAYS(RINGPORT_NOT_IN_LOOP, "is not set", ringport_loop_clear_timer(loop, interval));
+    OK(ringport_loop_clear_timer(loop, never));
+    CHECK(freed == 2);
+    called = 2;
+    OK(ringport_loop_on_wake(loop, tick, &freed, free_user));
+    OK(ringport_loop_waker(loop, &waker));
+    CHECK(pthread_create(&thread, NULL, wake, waker) == 0);
+    OK(ringport_loop_run(loop));
+    CHECK(called == 3 && pthread_join(thread, NULL) == 0);
+    end();
+    CHECK(freed == 3);
+    OK(ringport_waker_wake(waker));
+    ringport_waker_free(waker);
+}
+
+static void a_port_is_in_one_loop_and_callbacks_need_one(void)
+{
+    ringport_loop *other;
+    void *data;
+    int segment, doorbell;
+    begin();
+    OK(ringport_loop_new(&other));
+    SAYS(RINGPORT_BUSY, "loop", ringport_loop_add(other, b));
+    ANSWERS(RINGPORT_NOT_IN_LOOP, ringport_loop_remove(other, b));
+    ANSWERS(RINGPORT_NOT_IN_LOOP, ringport_loop_remove(loop, a));
+    ANSWERS(RINGPORT_NOT_IN_LOOP, ringport_port_on_message(a, count, &freed, free_user));
+    ANSWERS(RINGPORT_NOT_IN_LOOP, ringport_port_start(a));
+    ANSWERS(RINGPORT_BUSY, ringport_port_into_fds(b, &segment, &doorbell));
+    OK(ringport_reserve(b, 4, RINGPORT_NO_WAIT, &data));
+    ANSWERS(RINGPORT_BUSY, ringport_loop_remove(loop, b));
+    memcpy(data, "slot", 4);
+    OK(ringport_commit(b, 4));
+    expect(a, "slot");
+    OK(ringport_reserve(a, 4, RINGPORT_NO_WAIT, &data));
+    ANSWERS(RINGPORT_BUSY, ringport_loop_add(loop, a));
+    OK(ringport_abort(a));
+    CHECK(freed == 0);
+    OK(ringport_port_on_message(b, count, &freed, free_user));
+    OK(ringport_loop_remove(loop, b));
+    CHECK(freed == 1);
+    OK(ringport_loop_add(other, b));
+    ringport_loop_free(other);
+    ANSWERS(RINGPORT_CLOSED, ringport_post(b, "x", 1, RINGPORT_NO_WAIT));
+    /* Freed with a reservation open, and before its loop or after it. */
+    ringport_port_free(b);
+    OK(ringport_loop_add(loop, a));
+    ringport_loop_free(loop);
+    ringport_port_free(a);
+    begin();
+    OK(ringport_batch_begin(b));
+    OK(ringport_batch_post(b, "x", 1));
+    ringport_loop_free(loop);
+    loop = NULL;
+    ringport_port_free(b);
+    b = NULL;
+    end();
+}
+
+static void on_exit_of(ringport_loop *events, int32_t status, int wait_status, void *user)
+{
+    (void)events;
+    CHECK(status == RINGPORT_OK && user == &freed);
+    called = wait_status;
+}
+
+static void a_process_and_its_end(void)
+{
+    const char *const argv[] = {"sh", "-c", "exit 7", NULL};
+    ringport_child *child;
+    ringport_port *port;
+    int status = 0;
+    int32_t added;
+    begin();
+    OK(ringport_spawn(argv, NULL, &port, &child));
+    CHECK(ringport_child_id(child) > 0);
+    added = ringport_loop_add_child(loop, child, on_exit_of, &freed, free_user);
+    if (added == RINGPORT_SYSTEM) {
+        /* No pidfd_open here (valgrind has none): the child is still the caller's, and so is what was given for it. */
+        CHECK(freed == 0);
+        OK(ringport_child_wait(child, &status));
+    } else {
+        OK(added);
+        ANSWERS(RINGPORT_BUSY, ringport_child_wait(child, &status));
+        ANSWERS(RINGPORT_BUSY, ringport_loop_add_child(loop, child, on_exit_of, &freed, free_user));
+        CHECK(freed == 0);
+        while (called == 0) {
+            OK(ringport_loop_run_once(loop, bound));
+        }
+        status = called;
+        CHECK(freed == 1);
+        ANSWERS(RINGPORT_NOT_IN_LOOP, ringport_loop_remove_child(loop, child));
+    }
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    ringport_child_free(child);
+    ringport_port_free(port);
+    end();
+}
+
+int main(void)
+{
+    RUN(s24_to_s27_a_port_starts_when_it_is_told_to);
+    RUN(s28_a_callback_may_post_and_close);
+    RUN(s38_a_port_moves_from_its_own_callback);
+    RUN(a_callback_may_free_its_port_and_its_loop);
+    RUN(s48_the_close_comes_after_the_last_message);
+    RUN(a_port_that_has_left_its_loop_says_why);
+    RUN(room_is_told_once);
+    RUN(timers_and_wakes_are_told);
+    RUN(a_port_is_in_one_loop_and_callbacks_need_one);
+    RUN(a_process_and_its_end);
+    return 0;
+}
