@@ -18,8 +18,7 @@ pub fn build(name: &str) -> Option<PathBuf> {
         return None;
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // It would overwrite the library of another profile.
-    let target = target_directory().join("in-c");
+    let target = target_directory();
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     run(Command::new(cargo)
         .args([
@@ -32,7 +31,8 @@ pub fn build(name: &str) -> Option<PathBuf> {
         ])
         .arg(&target)
         .current_dir(folder));
-    let (library, program) = (target.join("release"), target.join(name));
+    let library = target.join("release");
+    let program = library.join(format!("{name}-in-c"));
     run(Command::new(compiler)
         .args(["-std=c99", "-O2", "-Wall", "-Wextra", "-I"])
         .arg(folder.join("include"))
