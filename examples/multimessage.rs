@@ -17,6 +17,7 @@
 
 use std::cell::Cell;
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, BufRead, ErrorKind, Write};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -32,10 +33,12 @@ const BEFORE: &[u8] = b"Message received by IFrame: \"";
 const AFTER: &[u8] = b"\"";
 
 fn main() -> ExitCode {
-    let outcome = match std::env::args().nth(1).as_deref() {
-        None => page(),
-        Some("frame") => frame(),
-        Some(_) => Err("usage: multimessage (it starts its frame by itself)".into()),
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let outcome = match &arguments[..] {
+        [] => page(None),
+        [part] if part == "frame" => frame(),
+        [option, program] if option == "--frame" => page(Some(program)),
+        _ => Err("usage: multimessage [--frame PROGRAM] (without, it starts itself)".into()),
     };
     outcome.unwrap_or_else(|error| {
         show(&format!("multimessage: {error}"));
@@ -95,10 +98,12 @@ fn answer_on<'h>(
 }
 
 /// Makes the channel, gives one end of it to the frame, and talks through the other.
-fn page() -> Outcome<ExitCode> {
+fn page(frame: Option<&OsString>) -> Outcome<ExitCode> {
     let MessageChannel { port1, port2 } = MessageChannel::new()?;
 
-    let mut command = Command::new(std::env::current_exe()?);
+    // The frame may be another program that speaks as this one does, such as the one in `examples/c`.
+    let program = frame.map_or_else(std::env::current_exe, |frame| Ok(frame.into()))?;
+    let mut command = Command::new(program);
     command.arg("frame");
     command.stdin(Stdio::null()).stdout(Stdio::null()); // those are the page's
     let worker = Worker::spawn(command)?;

@@ -34,8 +34,8 @@
  *
  * THREADS. A port, its messages, and the loop that it is in are used by one thread at a time, and can be handed to another as
  * a whole. Different ports, listeners and children may be used by different threads. Only ringport_waker_wake is for any
- * thread. In a forked child that has not called exec, calls on the parent's handles answer RINGPORT_FORKED, and freeing them
- * harms nobody.
+ * thread. In a forked child that has not called exec, calls on the parent's handles that would post, receive, wait or run answer
+ * RINGPORT_FORKED, the others do nothing to the parent, and freeing the handles harms nobody.
  *
  * TRUST. Whatever another process writes into shared memory, or sends, ends at worst that one channel (RINGPORT_CORRUPT).
  *
@@ -862,10 +862,13 @@ void ringport_message_free(ringport_message *message);
  *     char                            32 bits
  *     String                          8 bytes aligned to 4: ringport_archived_string
  *     Vec<T>, Box<[T]>                8 bytes aligned to 4: ringport_archived_slice
- *     Box<T>                          4 bytes: how far ahead of themselves the value lies, as an int32_t (below 0: behind)
+ *     Box<T>                          4 bytes: ringport_archived_box
  *     [T; N], tuples                  as in a struct
  *     Option<T>                       one byte, 0 (None) or 1 (Some), padding, then the value
  *     enum                            one byte, the number of the variant, padding, then its fields
+ *
+ * What a value leads to (texts, elements, what is boxed) lies before it: in the order of its fields, each thing once; and what
+ * elements lead to lies before the elements. Rust refuses an archive in which that is otherwise.
  *
  * Finds the root of the archive that fills `data`: `root_size` bytes at its end, aligned to `root_align`, as `sizeof` and
  * `_Alignof` give them for the struct. Rust checks all of an archive; C checks what it follows, by these functions, and each
@@ -881,7 +884,7 @@ ringport_status ringport_archived_root(const void *data,
  * Reads a string of an archive. `at` is where its 8 bytes are, inside `data`. `*text` points into `data`: UTF-8, `*text_len`
  * bytes, without a NUL at the end.
  *
- * Answers RINGPORT_BAD_ARCHIVE if it does not lie in `data` as a whole, or is no UTF-8.
+ * Answers RINGPORT_BAD_ARCHIVE if it does not lie in `data` as a whole, and before `at`, or is no UTF-8.
  */
 ringport_status ringport_archived_string(const void *data,
                                          size_t len,
@@ -905,6 +908,19 @@ ringport_status ringport_archived_slice(const void *data,
                                         size_t *count);
 
 /**
+ * Finds what a Box of an archive leads to. `at` is where its 4 bytes are, inside `data`; the value has `size` bytes, aligned to
+ * `align`.
+ *
+ * Answers RINGPORT_BAD_ARCHIVE if it does not lie in `data` as a whole, or not aligned.
+ */
+ringport_status ringport_archived_box(const void *data,
+                                      size_t len,
+                                      const void *at,
+                                      size_t size,
+                                      size_t align,
+                                      const void **value);
+
+/**
  * Writes the 8 bytes of a string to `at`, inside `data`, which is being filled. A text of up to 8 bytes is copied into them; a
  * longer one has to lie in `data` already.
  *
@@ -919,7 +935,7 @@ ringport_status ringport_archive_string(void *data,
 
 /**
  * Writes the 8 bytes of a vector or boxed slice to `at`, inside `data`, which is being filled. Its `count` elements lie in
- * `data` from `elements` on, aligned as they need.
+ * `data` from `elements` on, aligned as they need; if there are none, that is where they would lie.
  *
  * Answers RINGPORT_BAD_ARCHIVE if `at` or the first element does not lie in `data`, or `at` is not aligned to 4;
  * RINGPORT_TOO_LARGE for more than 4 G elements.
@@ -930,6 +946,16 @@ ringport_status ringport_archive_slice(void *data,
                                        const void *elements,
                                        size_t count);
 
+/**
+ * Writes the 4 bytes of a Box to `at`, inside `data`, which is being filled: its value lies in `data` from `value` on.
+ *
+ * Answers RINGPORT_BAD_ARCHIVE if `at` or the value does not lie in `data`, or `at` is not aligned to 4.
+ */
+ringport_status ringport_archive_box(void *data,
+                                     size_t len,
+                                     void *at,
+                                     const void *value);
+
 /* ---- Handing ports on ------------------------------------------------------------------------------------ */
 
 /**
@@ -937,7 +963,10 @@ ringport_status ringport_archive_slice(void *data,
  * has moved. They are the caller's, who closes them or passes both on; what waits to be received stays with them. The handle
  * is dead (RINGPORT_DETACHED), and still to be freed. Both descriptors close on exec.
  *
- * Answers RINGPORT_BUSY while a reservation or messages in place are open, or the port is in a loop.
+ * In a forked child they are copies of the descriptors of a port that is still the parent's: close them.
+ *
+ * Answers RINGPORT_BUSY while a reservation or messages in place are open, or the port is in a loop; RINGPORT_CLOSED if it has ended
+ * in a loop.
  */
 ringport_status ringport_port_into_fds(ringport_port *port,
                                        int *segment,
@@ -1065,7 +1094,8 @@ int32_t ringport_child_id(const ringport_child *child);
  * Waits until the process has ended. `*wait_status` is what waitpid(2) gives, for WIFEXITED and its like. It can be asked
  * again and again.
  *
- * Answers RINGPORT_BUSY while the child is in a loop, which waits for it; RINGPORT_SYSTEM.
+ * Answers RINGPORT_BUSY while the child is in a loop, which waits for it; RINGPORT_DETACHED when its end was told by a loop, or its
+ * loop was freed; RINGPORT_SYSTEM.
  */
 ringport_status ringport_child_wait(ringport_child *child,
                                     int *wait_status);
@@ -1153,15 +1183,17 @@ ringport_status ringport_connect(const char *address,
  *
  * With each callback go a pointer for it, `user`, and a function that frees that, `free_user`, or NULL. It is called once, when
  * the callback is not needed any more: replaced, its port, listener or child has left the loop, its timer is over, the loop is
- * freed; and never while the callback runs. If setting the callback fails it is not called.
+ * freed; and never while the callback runs. If setting the callback fails it is not called. It may call this library, and free
+ * the very handles that are used by the call that it comes from.
  *
  * Answers RINGPORT_SYSTEM when the process is out of descriptors.
  */
 ringport_status ringport_loop_new(ringport_loop **events);
 
 /**
- * Frees a loop: ports in it are closed, listeners end, processes run on. Their handles are still to be freed. In a callback of
- * the loop that comes after that has returned. NULL is nothing.
+ * Frees a loop: ports in it are closed, listeners end, processes run on. Their handles are still to be freed: calls on them answer
+ * RINGPORT_CLOSED, and for listeners and children RINGPORT_DETACHED. In a callback of the loop all that comes after the callback
+ * has returned. NULL is nothing.
  */
 void ringport_loop_free(ringport_loop *events);
 
@@ -1173,7 +1205,8 @@ void ringport_loop_free(ringport_loop *events);
  * When its channel has ended and everything was dispatched, the port leaves the loop: after its close callback, if that has
  * not removed it; from then on calls on the handle answer RINGPORT_CLOSED.
  *
- * Answers RINGPORT_BUSY if it is in a loop, or while a reservation or messages in place are open; RINGPORT_SYSTEM.
+ * Answers RINGPORT_BUSY if it is in a loop, or while a reservation or messages in place are open; RINGPORT_CLOSED if it has ended
+ * in a loop before; RINGPORT_SYSTEM.
  */
 ringport_status ringport_loop_add(ringport_loop *events,
                                   ringport_port *port);
@@ -1182,7 +1215,8 @@ ringport_status ringport_loop_add(ringport_loop *events,
  * Takes a port out of the loop, with everything that waits on it. Its callbacks are gone. To send a port away from inside its
  * own message callback: free the message, remove the port, post it.
  *
- * Answers RINGPORT_NOT_IN_LOOP; RINGPORT_BUSY while a reservation or messages in place are open.
+ * Answers RINGPORT_NOT_IN_LOOP; RINGPORT_CLOSED if it has left the loop by ending; RINGPORT_BUSY while a reservation or messages in
+ * place are open.
  */
 ringport_status ringport_loop_remove(ringport_loop *events,
                                      ringport_port *port);

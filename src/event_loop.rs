@@ -218,6 +218,31 @@ impl<'h> EventLoop<'h> {
         self.len() == 0
     }
 
+    /// Everything leaves the loop, as when it is dropped, though something of it is in use: a port that is is closed, and goes when
+    /// it is not any more. For the C interface, where whoever frees a loop does not know who else has it.
+    #[doc(hidden)]
+    pub fn clear_shared(&self) {
+        // What handlers own is dropped after each borrow has ended.
+        let sources = self.sources.take();
+        for source in sources.values() {
+            let Source::Port(entry) = source else {
+                continue;
+            };
+            entry.place.set(Place::Gone);
+            entry.forget_handlers();
+            if let Some(port) = entry.slot.take() {
+                port.doorbell.remove_from(&self.epoll);
+                port.stand_down_all();
+            } else if let Some(used) = Use::of(&entry.slot) {
+                used.port().close();
+            }
+        }
+        drop(sources);
+        drop((self.ready.take(), self.watched.take()));
+        self.timers.clear_all();
+        self.on_wake.clear();
+    }
+
     fn check_home(&self) -> Result<(), EventLoopError> {
         if self.home.is_here() {
             Ok(())

@@ -11,6 +11,8 @@ use std::slice;
 
 /// Bytes of an archived string, and of an archived vector or boxed slice.
 const REFERENCE: usize = 8;
+/// Bytes of a relative pointer.
+const POINTER: usize = 4;
 /// What they are aligned to.
 const REFERENCE_ALIGN: usize = 4;
 /// The longest string that lies in its eight bytes itself.
@@ -27,10 +29,13 @@ const INLINE: usize = 8;
 ///     char                            32 bits
 ///     String                          8 bytes aligned to 4: ringport_archived_string
 ///     Vec<T>, Box<[T]>                8 bytes aligned to 4: ringport_archived_slice
-///     Box<T>                          4 bytes: how far ahead of themselves the value lies, as an int32_t (below 0: behind)
+///     Box<T>                          4 bytes: ringport_archived_box
 ///     [T; N], tuples                  as in a struct
 ///     Option<T>                       one byte, 0 (None) or 1 (Some), padding, then the value
 ///     enum                            one byte, the number of the variant, padding, then its fields
+///
+/// What a value leads to (texts, elements, what is boxed) lies before it: in the order of its fields, each thing once; and what
+/// elements lead to lies before the elements. Rust refuses an archive in which that is otherwise.
 ///
 /// Finds the root of the archive that fills `data`: `root_size` bytes at its end, aligned to `root_align`, as `sizeof` and
 /// `_Alignof` give them for the struct. Rust checks all of an archive; C checks what it follows, by these functions, and each
@@ -60,7 +65,7 @@ pub unsafe extern "C" fn ringport_archived_root(
 /// Reads a string of an archive. `at` is where its 8 bytes are, inside `data`. `*text` points into `data`: UTF-8, `*text_len`
 /// bytes, without a NUL at the end.
 ///
-/// Answers RINGPORT_BAD_ARCHIVE if it does not lie in `data` as a whole, or is no UTF-8.
+/// Answers RINGPORT_BAD_ARCHIVE if it does not lie in `data` as a whole, and before `at`, or is no UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_archived_string(
     data: *const c_void,
@@ -103,15 +108,7 @@ pub unsafe extern "C" fn ringport_archived_slice(
         let (elements, output) = (output(elements, "elements")?, output(count, "count")?);
         let at = place(data, at, REFERENCE)?;
         check_align(data.as_ptr().wrapping_add(at), REFERENCE_ALIGN)?;
-        let word = |from: usize| {
-            let mut word = [0; 4];
-            word.copy_from_slice(&data[from..from + 4]);
-            word
-        };
-        let (offset, found) = (
-            i32::from_le_bytes(word(at)),
-            u32::from_le_bytes(word(at + 4)),
-        );
+        let (offset, found) = (word(data, at) as i32, word(data, at + POINTER));
         let size = (found as usize).checked_mul(element_size);
         let start = at.checked_add_signed(offset as isize);
         let inside = match (start, size) {
@@ -127,6 +124,37 @@ pub unsafe extern "C" fn ringport_archived_slice(
         check_align(first, element_align)?;
         elements.write(first.cast());
         output.write(found as usize);
+        Ok(())
+    })
+}
+
+/// Finds what a Box of an archive leads to. `at` is where its 4 bytes are, inside `data`; the value has `size` bytes, aligned to
+/// `align`.
+///
+/// Answers RINGPORT_BAD_ARCHIVE if it does not lie in `data` as a whole, or not aligned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringport_archived_box(
+    data: *const c_void,
+    len: usize,
+    at: *const c_void,
+    size: usize,
+    align: usize,
+    value: *mut *const c_void,
+) -> ringport_status {
+    answer(|| {
+        let (data, output) = (bytes(data, len)?, output(value, "value")?);
+        let at = place(data, at, POINTER)?;
+        check_align(data.as_ptr().wrapping_add(at), REFERENCE_ALIGN)?;
+        let offset = word(data, at) as i32;
+        let start = at.checked_add_signed(offset as isize);
+        let Some(start) = start.filter(|start| *start <= len && size <= len - start) else {
+            return Err(bad(format!(
+                "{size} bytes, {offset} from byte {at} on, do not lie in {len} bytes"
+            )));
+        };
+        let first = data.as_ptr().wrapping_add(start);
+        check_align(first, align)?;
+        output.write(first.cast());
         Ok(())
     })
 }
@@ -170,7 +198,7 @@ pub unsafe extern "C" fn ringport_archive_string(
 }
 
 /// Writes the 8 bytes of a vector or boxed slice to `at`, inside `data`, which is being filled. Its `count` elements lie in
-/// `data` from `elements` on, aligned as they need.
+/// `data` from `elements` on, aligned as they need; if there are none, that is where they would lie.
 ///
 /// Answers RINGPORT_BAD_ARCHIVE if `at` or the first element does not lie in `data`, or `at` is not aligned to 4;
 /// RINGPORT_TOO_LARGE for more than 4 G elements.
@@ -184,17 +212,42 @@ pub unsafe extern "C" fn ringport_archive_slice(
 ) -> ringport_status {
     answer(|| {
         let from = target(data, len, at)?;
+        let data = slice::from_raw_parts(data.cast(), len);
         let Ok(n) = u32::try_from(count) else {
             return Err(too_long(count));
         };
-        let to = if count == 0 {
-            from
-        } else {
-            place(slice::from_raw_parts(data.cast(), len), elements, 1)?
-        };
+        let to = place(data, elements, usize::from(count != 0))?;
         write_words(at, distance(from, to)?, n);
         Ok(())
     })
+}
+
+/// Writes the 4 bytes of a Box to `at`, inside `data`, which is being filled: its value lies in `data` from `value` on.
+///
+/// Answers RINGPORT_BAD_ARCHIVE if `at` or the value does not lie in `data`, or `at` is not aligned to 4.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringport_archive_box(
+    data: *mut c_void,
+    len: usize,
+    at: *mut c_void,
+    value: *const c_void,
+) -> ringport_status {
+    answer(|| {
+        let bytes = bytes(data, len)?;
+        let from = place(bytes, at, POINTER)?;
+        check_align(at.cast(), REFERENCE_ALIGN)?;
+        let to = place(bytes, value, 0)?;
+        at.cast::<u32>()
+            .write_unaligned(distance(from, to)?.to_le());
+        Ok(())
+    })
+}
+
+/// Four bytes of `data`, which has them.
+fn word(data: &[u8], at: usize) -> u32 {
+    let mut word = [0; POINTER];
+    word.copy_from_slice(&data[at..at + POINTER]);
+    u32::from_le_bytes(word)
 }
 
 /// Where in `data` so many bytes from `at` on are.

@@ -10,7 +10,7 @@ pub mod sources;
 
 use crate::arguments::{given, output};
 use crate::failure::{Answer, Failure, answer};
-use crate::port::{Place, ringport_port};
+use crate::port::{Place, Resident, ringport_port};
 use crate::status::*;
 use callback::{
     User, ringport_free_user, ringport_on_close, ringport_on_message, ringport_on_message_error,
@@ -27,11 +27,17 @@ pub(crate) use home::Home;
 pub struct ringport_loop {
     events: EventLoop<'static>,
     running: Cell<bool>,
+    /// Whether C has freed it, though it still runs or something of it is in use.
+    freed: Cell<bool>,
 }
 
 impl ringport_loop {
     pub(crate) fn events(&self) -> &EventLoop<'static> {
         &self.events
+    }
+
+    pub(crate) fn is_freed(&self) -> bool {
+        self.freed.get()
     }
 
     /// One more owner of a loop that C has.
@@ -51,7 +57,8 @@ impl ringport_loop {
 ///
 /// With each callback go a pointer for it, `user`, and a function that frees that, `free_user`, or NULL. It is called once, when
 /// the callback is not needed any more: replaced, its port, listener or child has left the loop, its timer is over, the loop is
-/// freed; and never while the callback runs. If setting the callback fails it is not called.
+/// freed; and never while the callback runs. If setting the callback fails it is not called. It may call this library, and free
+/// the very handles that are used by the call that it comes from.
 ///
 /// Answers RINGPORT_SYSTEM when the process is out of descriptors.
 #[unsafe(no_mangle)]
@@ -61,20 +68,27 @@ pub unsafe extern "C" fn ringport_loop_new(events: *mut *mut ringport_loop) -> r
         let made = ringport_loop {
             events: EventLoop::new()?,
             running: Cell::new(false),
+            freed: Cell::new(false),
         };
         output.write(Rc::into_raw(Rc::new(made)).cast_mut());
         Ok(())
     })
 }
 
-/// Frees a loop: ports in it are closed, listeners end, processes run on. Their handles are still to be freed. In a callback of
-/// the loop that comes after that has returned. NULL is nothing.
+/// Frees a loop: ports in it are closed, listeners end, processes run on. Their handles are still to be freed: calls on them answer
+/// RINGPORT_CLOSED, and for listeners and children RINGPORT_DETACHED. In a callback of the loop all that comes after the callback
+/// has returned. NULL is nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_loop_free(events: *mut ringport_loop) {
     answer(|| {
         if !events.is_null() {
             let events = Rc::from_raw(events.cast_const());
-            events.events.stop();
+            events.freed.set(true);
+            if events.running.get() {
+                events.events.stop();
+            } else {
+                events.events.clear_shared();
+            }
         }
         Ok(())
     });
@@ -87,7 +101,8 @@ pub unsafe extern "C" fn ringport_loop_free(events: *mut ringport_loop) {
 /// When its channel has ended and everything was dispatched, the port leaves the loop: after its close callback, if that has
 /// not removed it; from then on calls on the handle answer RINGPORT_CLOSED.
 ///
-/// Answers RINGPORT_BUSY if it is in a loop, or while a reservation or messages in place are open; RINGPORT_SYSTEM.
+/// Answers RINGPORT_BUSY if it is in a loop, or while a reservation or messages in place are open; RINGPORT_CLOSED if it has ended
+/// in a loop before; RINGPORT_SYSTEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_loop_add(
     events: *mut ringport_loop,
@@ -100,9 +115,10 @@ pub unsafe extern "C" fn ringport_loop_add(
         );
         match events.events.add(handle.take()?) {
             Ok(attached) => {
-                handle.set(Place::InLoop(Rc::downgrade(&events), attached.id()));
-                let handle = ringport_port::share(port);
-                attached.on_close(move |_, event| handle.end(event.reason));
+                let resident = Resident::new(port);
+                let place = Place::InLoop(Rc::downgrade(&events), attached.id(), resident.clone());
+                handle.set(place);
+                attached.on_close(move |_, event| resident.end(event.reason));
                 Ok(())
             }
             Err(error) => {
@@ -117,17 +133,21 @@ pub unsafe extern "C" fn ringport_loop_add(
 /// Takes a port out of the loop, with everything that waits on it. Its callbacks are gone. To send a port away from inside its
 /// own message callback: free the message, remove the port, post it.
 ///
-/// Answers RINGPORT_NOT_IN_LOOP; RINGPORT_BUSY while a reservation or messages in place are open.
+/// Answers RINGPORT_NOT_IN_LOOP; RINGPORT_CLOSED if it has left the loop by ending; RINGPORT_BUSY while a reservation or messages in
+/// place are open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_loop_remove(
     events: *mut ringport_loop,
     port: *mut ringport_port,
 ) -> ringport_status {
     answer(|| {
-        let (events, handle) = (given(events, "events")?, given(port, "port")?);
+        given(events, "events")?;
+        given(port, "port")?;
+        // Both outlive the call, whatever those do who free what belongs to the callbacks.
+        let (events, handle) = (ringport_loop::share(events), ringport_port::share(port));
         let Some((its_loop, id)) = handle
             .in_loop()
-            .filter(|(its_loop, _)| std::ptr::eq(&raw const **its_loop, events))
+            .filter(|(its_loop, _)| Rc::ptr_eq(its_loop, &events))
         else {
             handle.with(|_| Ok(()))?;
             return Err(Failure::new(
@@ -135,8 +155,12 @@ pub unsafe extern "C" fn ringport_loop_remove(
                 "the port is not in this event loop",
             ));
         };
+        let resident = handle.resident();
         let port = its_loop.events.remove(id)?;
-        handle.put_back(port);
+        // Unless its handle was freed by one of them.
+        if resident.is_some_and(|resident| !resident.pointer().is_null()) {
+            handle.put_back(port);
+        }
         Ok(())
     })
 }
@@ -146,17 +170,16 @@ unsafe fn set(
     port: *mut ringport_port,
     user: *mut c_void,
     free_user: ringport_free_user,
-    set: impl FnOnce(&Attached<'static, 'static>, Rc<ringport_port>, *mut ringport_loop, User),
+    set: impl FnOnce(&Attached<'static, 'static>, Resident, *mut ringport_loop, User),
 ) -> Answer<()> {
-    let handle = given(port, "port")?;
+    given(port, "port")?;
+    // It outlives the call, whatever that does which frees what belonged to the callback before.
+    let handle = ringport_port::share(port);
     handle.with_attached(|attached, events| {
-        let user = User::new(user, free_user);
-        set(
-            attached,
-            ringport_port::share(port),
-            Rc::as_ptr(events).cast_mut(),
-            user,
-        );
+        if let Some(resident) = handle.resident() {
+            let user = User::new(user, free_user);
+            set(attached, resident, Rc::as_ptr(events).cast_mut(), user);
+        }
     })
 }
 
@@ -171,10 +194,7 @@ pub unsafe extern "C" fn ringport_port_on_message(
     user: *mut c_void,
     free_user: ringport_free_user,
 ) -> ringport_status {
-    answer(|| {
-        on_message(port, call, user, free_user)?;
-        start(port)
-    })
+    answer(|| on_message(port, call, user, free_user, true))
 }
 
 /// The same without starting the port: messages wait until ringport_port_start.
@@ -185,7 +205,7 @@ pub unsafe extern "C" fn ringport_port_on_message_after_start(
     user: *mut c_void,
     free_user: ringport_free_user,
 ) -> ringport_status {
-    answer(|| on_message(port, call, user, free_user))
+    answer(|| on_message(port, call, user, free_user, false))
 }
 
 unsafe fn on_message(
@@ -193,17 +213,20 @@ unsafe fn on_message(
     call: ringport_on_message,
     user: *mut c_void,
     free_user: ringport_free_user,
+    starts: bool,
 ) -> Answer<()> {
     let call = callback::given(call)?;
-    set(port, user, free_user, |attached, handle, events, user| {
+    set(port, user, free_user, |attached, resident, events, user| {
+        if starts {
+            // First: what is freed with the callback before may do anything to the port.
+            attached.start();
+        }
         attached.on_message_after_start(move |_, event| {
-            let message = handle.message_in_loop(event);
-            call(
-                events,
-                Rc::as_ptr(&handle).cast_mut(),
-                message,
-                user.pointer(),
-            );
+            let port = resident.pointer();
+            if !port.is_null() {
+                let message = ringport_port::message_in_loop(port, event);
+                call(events, port, message, user.pointer());
+            }
         });
     })
 }
@@ -212,12 +235,10 @@ unsafe fn on_message(
 /// A second call does nothing. Answers RINGPORT_NOT_IN_LOOP, RINGPORT_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_port_start(port: *mut ringport_port) -> ringport_status {
-    answer(|| start(port))
-}
-
-unsafe fn start(port: *mut ringport_port) -> Answer<()> {
-    given(port, "port")?.with_attached(|attached, _| {
-        attached.start();
+    answer(|| {
+        given(port, "port")?.with_attached(|attached, _| {
+            attached.start();
+        })
     })
 }
 
@@ -234,17 +255,12 @@ pub unsafe extern "C" fn ringport_port_on_message_error(
 ) -> ringport_status {
     answer(|| {
         let call = callback::given(call)?;
-        set(port, user, free_user, |attached, handle, events, user| {
+        set(port, user, free_user, |attached, resident, events, user| {
             attached.on_message_error(move |_, event| {
                 // Of the other kind there is none: nothing here asks for a type.
                 if let MessageErrorEvent::Receive { error, .. } = event {
                     let status = Failure::from(error).tell() as i32;
-                    call(
-                        events,
-                        Rc::as_ptr(&handle).cast_mut(),
-                        status,
-                        user.pointer(),
-                    );
+                    call(events, resident.pointer(), status, user.pointer());
                 }
             });
         })
@@ -265,16 +281,11 @@ pub unsafe extern "C" fn ringport_port_on_close(
 ) -> ringport_status {
     answer(|| {
         let call = callback::given(call)?;
-        set(port, user, free_user, |attached, handle, events, user| {
+        set(port, user, free_user, |attached, resident, events, user| {
             attached.on_close(move |_, event| {
                 let reason = crate::port::ringport_close_reason::from(event.reason) as i32;
-                call(
-                    events,
-                    Rc::as_ptr(&handle).cast_mut(),
-                    reason,
-                    user.pointer(),
-                );
-                handle.end(event.reason);
+                call(events, resident.pointer(), reason, user.pointer());
+                resident.end(event.reason);
             });
         })
     })
@@ -296,9 +307,9 @@ pub unsafe extern "C" fn ringport_port_on_room(
 ) -> ringport_status {
     answer(|| {
         let call = callback::given(call)?;
-        set(port, user, free_user, |attached, handle, events, user| {
+        set(port, user, free_user, |attached, resident, events, user| {
             let tell = move |_: &EventLoop<'static>, _| {
-                call(events, Rc::as_ptr(&handle).cast_mut(), user.pointer())
+                call(events, resident.pointer(), user.pointer());
             };
             if with_ports {
                 attached.on_room_with_ports(len, tell);

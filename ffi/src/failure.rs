@@ -172,7 +172,6 @@ failures! {
         _ => (RINGPORT_INVALID, None),
     };
     DataError: |_| (RINGPORT_BAD_ARCHIVE, None);
-    ImportError: |error| import_fault(error.fault());
     ReceiveOverError: |error| match error {
         ReceiveOverError::HungUp => (RINGPORT_CLOSED, None),
         ReceiveOverError::NotAPort(fault) => import_fault(fault),
@@ -230,6 +229,14 @@ fn import_fault(fault: &ImportFault) -> (ringport_status, Option<&io::Error>) {
     match fault {
         ImportFault::System { source, .. } => (RINGPORT_SYSTEM, Some(source)),
         _ => (RINGPORT_NOT_A_PORT, None),
+    }
+}
+
+/// In words: the error itself has the handle's descriptors.
+impl From<&ImportError> for Failure {
+    fn from(error: &ImportError) -> Failure {
+        let (status, source) = import_fault(error.fault());
+        Failure::caused(status, source.map_or(0, errno), error.to_string())
     }
 }
 

@@ -4,7 +4,7 @@ use crate::arguments::{given, invalid, output};
 use crate::failure::{Answer, Failure, answer};
 use crate::port::ringport_port;
 use crate::status::*;
-use ringport_rs::{ImportFault, MessagePort, PortHandle};
+use ringport_rs::{MessagePort, PortHandle};
 use std::ffi::c_int;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
@@ -14,7 +14,10 @@ use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 /// has moved. They are the caller's, who closes them or passes both on; what waits to be received stays with them. The handle
 /// is dead (RINGPORT_DETACHED), and still to be freed. Both descriptors close on exec.
 ///
-/// Answers RINGPORT_BUSY while a reservation or messages in place are open, or the port is in a loop.
+/// In a forked child they are copies of the descriptors of a port that is still the parent's: close them.
+///
+/// Answers RINGPORT_BUSY while a reservation or messages in place are open, or the port is in a loop; RINGPORT_CLOSED if it has ended
+/// in a loop.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_port_into_fds(
     port: *mut ringport_port,
@@ -62,11 +65,7 @@ pub unsafe extern "C" fn ringport_port_from_fds(
                 Ok(())
             }
             Err(error) => {
-                let text = error.to_string();
-                let failure = match error.fault() {
-                    ImportFault::System { source, .. } => Failure::system(source, text),
-                    _ => Failure::new(RINGPORT_NOT_A_PORT, text),
-                };
+                let failure = Failure::from(&error);
                 let handle = error.into_handle();
                 // They stay the caller's.
                 let _ = (handle.segment.into_raw_fd(), handle.doorbell.into_raw_fd());

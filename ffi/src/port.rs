@@ -27,11 +27,39 @@ pub struct ringport_port {
     place: RefCell<Place>,
 }
 
+/// What the handlers of a loop know of the handle: where it is, or NULL once it has nothing to do with the loop any more. They
+/// own nothing of it, so that it can be handed to another thread from inside one of them.
+#[derive(Clone)]
+pub(crate) struct Resident(Rc<Cell<*const ringport_port>>);
+
+impl Resident {
+    pub(crate) fn new(handle: *const ringport_port) -> Resident {
+        Resident(Rc::new(Cell::new(handle)))
+    }
+
+    /// The handle, for C; NULL if it has left.
+    pub(crate) fn pointer(&self) -> *mut ringport_port {
+        self.0.get().cast_mut()
+    }
+
+    fn leave(&self) {
+        self.0.set(std::ptr::null());
+    }
+
+    /// The port has ended, and leaves the loop by that, if it has not before.
+    pub(crate) fn end(&self, reason: CloseReason) {
+        // SAFETY: it is NULL as soon as the handle is freed, or leaves the loop for another thread.
+        if let Some(handle) = unsafe { self.0.get().as_ref() } {
+            handle.set(Place::Ended(reason));
+        }
+    }
+}
+
 /// Where the port is. It is here almost always, so it is not boxed.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Place {
     Here(MessagePort),
-    InLoop(Weak<ringport_loop>, PortId),
+    InLoop(Weak<ringport_loop>, PortId, Resident),
     /// With somebody else.
     Moved,
     /// It has left its loop, and is no more.
@@ -109,7 +137,7 @@ impl ringport_port {
     #[cold]
     pub(crate) fn attach(&self) -> Answer<Attachment> {
         let (events, id) = match &*self.place.borrow() {
-            Place::InLoop(events, id) => (events.upgrade(), *id),
+            Place::InLoop(events, id, _) => (events.upgrade(), *id),
             Place::Here(_) => {
                 return Err(Failure::new(
                     RINGPORT_NOT_IN_LOOP,
@@ -128,9 +156,11 @@ impl ringport_port {
     fn ended(&self) -> Option<CloseReason> {
         match &*self.place.borrow() {
             Place::Ended(reason) => Some(*reason),
-            Place::InLoop(events, id) => {
+            Place::InLoop(events, id, _) => {
                 let events = events.upgrade();
-                let is_there = events.is_some_and(|events| events.events().port(*id).is_some());
+                let is_there = events.is_some_and(|events| {
+                    !events.is_freed() && events.events().port(*id).is_some()
+                });
                 (!is_there).then_some(CloseReason::ClosedHere)
             }
             _ => None,
@@ -163,6 +193,9 @@ impl ringport_port {
 
     /// Whether the port could be taken now.
     pub(crate) fn check_free(&self) -> Answer<()> {
+        if let Some(reason) = self.ended() {
+            return Err(closed(reason));
+        }
         match &*self.place.borrow() {
             Place::Here(_) if self.open.borrow().is_some() => Err(busy(
                 "a reservation or a batch of the port is open: commit, publish or abort it first",
@@ -208,21 +241,24 @@ impl ringport_port {
 
     pub(crate) fn set(&self, place: Place) {
         let before = self.place.replace(place);
+        if let Place::InLoop(_, _, resident) = &before {
+            resident.leave();
+        }
         drop(before);
     }
 
-    /// The port has left its loop by ending.
-    pub(crate) fn end(&self, reason: CloseReason) {
-        let in_loop = matches!(&*self.place.borrow(), Place::InLoop(..));
-        if in_loop {
-            self.set(Place::Ended(reason));
+    /// What the handlers of its loop know of it.
+    pub(crate) fn resident(&self) -> Option<Resident> {
+        match &*self.place.borrow() {
+            Place::InLoop(_, _, resident) => Some(resident.clone()),
+            _ => None,
         }
     }
 
     /// In which loop the port is, and as what.
     pub(crate) fn in_loop(&self) -> Option<(Rc<ringport_loop>, PortId)> {
         match &*self.place.borrow() {
-            Place::InLoop(events, id) => Some((events.upgrade()?, *id)),
+            Place::InLoop(events, id, _) => Some((events.upgrade()?, *id)),
             _ => None,
         }
     }
@@ -231,13 +267,15 @@ impl ringport_port {
     fn give_up(&self) {
         drop(self.open.take());
         if let Some((events, id)) = self.in_loop() {
+            // No more callbacks with this handle.
+            self.resident().iter().for_each(Resident::leave);
             if let Ok(port) = events.events().remove(id) {
                 self.set(Place::Moved);
                 drop(port);
                 return;
             }
         }
-        if self.is_lent() || matches!(&*self.place.borrow(), Place::InLoop(..)) {
+        if self.is_lent() || self.in_loop().is_some() {
             let _ = self.with(|port| {
                 port.close();
                 Ok(())

@@ -17,8 +17,23 @@ use std::rc::Rc;
 
 /// A process started by ringport_spawn.
 pub struct ringport_child {
-    pub(crate) id: i32,
+    id: i32,
+    /// Whose child it is.
+    parent: u32,
     pub(crate) home: Home<Child, ChildId>,
+}
+
+impl ringport_child {
+    /// Calls with the process, if it is this one's child.
+    fn with<R>(&self, call: impl FnOnce(&mut Child) -> io::Result<R>) -> Answer<R> {
+        if std::process::id() != self.parent {
+            return Err(Failure::new(
+                RINGPORT_FORKED,
+                "this process is a forked child of the one that has started the process",
+            ));
+        }
+        self.home.with(|child| failed(call(child)))
+    }
 }
 
 /// How to start a process. Begin with RINGPORT_SPAWN_OPTIONS_INIT.
@@ -76,6 +91,7 @@ pub unsafe extern "C" fn ringport_spawn(
         child_out.write(
             Rc::into_raw(Rc::new(ringport_child {
                 id,
+                parent: std::process::id(),
                 home: Home::new(child),
             }))
             .cast_mut(),
@@ -147,7 +163,7 @@ unsafe fn strings<'a>(first: *const *const c_char, name: &'static str) -> Answer
 pub unsafe extern "C" fn ringport_parent_port(port: *mut *mut ringport_port) -> ringport_status {
     answer(|| {
         let output = output(port, "port")?;
-        let Some(port) = parent_port()? else {
+        let Some(port) = parent_port().map_err(|error| Failure::from(&error))? else {
             return Err(Failure::new(
                 RINGPORT_NO_PARENT,
                 "this process was not started with a port, or has asked for it before",
@@ -167,7 +183,8 @@ pub unsafe extern "C" fn ringport_child_id(child: *const ringport_child) -> i32 
 /// Waits until the process has ended. `*wait_status` is what waitpid(2) gives, for WIFEXITED and its like. It can be asked
 /// again and again.
 ///
-/// Answers RINGPORT_BUSY while the child is in a loop, which waits for it; RINGPORT_SYSTEM.
+/// Answers RINGPORT_BUSY while the child is in a loop, which waits for it; RINGPORT_DETACHED when its end was told by a loop, or its
+/// loop was freed; RINGPORT_SYSTEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_child_wait(
     child: *mut ringport_child,
@@ -175,7 +192,7 @@ pub unsafe extern "C" fn ringport_child_wait(
 ) -> ringport_status {
     answer(|| {
         let (child, output) = (given(child, "child")?, output(wait_status, "wait_status")?);
-        output.write(child.home.with(|child| failed(child.wait()))?.into_raw());
+        output.write(child.with(Child::wait)?.into_raw());
         Ok(())
     })
 }
@@ -188,7 +205,7 @@ pub unsafe extern "C" fn ringport_child_try_wait(
 ) -> ringport_status {
     answer(|| {
         let (child, output) = (given(child, "child")?, output(wait_status, "wait_status")?);
-        let status = child.home.with(|child| failed(child.try_wait()))?;
+        let status = child.with(Child::try_wait)?;
         output.write(status.ok_or(Failure::NotYet)?.into_raw());
         Ok(())
     })
@@ -198,11 +215,7 @@ pub unsafe extern "C" fn ringport_child_try_wait(
 /// RINGPORT_SYSTEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_child_kill(child: *mut ringport_child) -> ringport_status {
-    answer(|| {
-        given(child, "child")?
-            .home
-            .with(|child| failed(child.kill()))
-    })
+    answer(|| given(child, "child")?.with(Child::kill))
 }
 
 /// Frees the handle of a process, in a loop or not. It neither kills the process nor waits for it. NULL is nothing.

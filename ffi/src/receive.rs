@@ -113,25 +113,29 @@ impl ringport_port {
         self.spare.take().unwrap_or_else(ringport_message::new)
     }
 
-    /// The message that a loop has brought, for C.
-    pub(crate) fn message_in_loop(self: &Rc<Self>, event: PortEvent<'_>) -> *mut ringport_message {
-        let mut shell = self.shell();
+    /// The message that a loop has brought to a handle, for C.
+    pub(crate) unsafe fn message_in_loop(
+        handle: *const ringport_port,
+        event: PortEvent<'_>,
+    ) -> *mut ringport_message {
+        let this = ringport_port::share(handle);
+        let mut shell = this.shell();
         shell.feed(event.port());
         shell.bring(event.port_count(), || event.take_ports());
         let attachment = if event.is_in_place() {
-            self.attach().ok()
+            this.attach().ok()
         } else {
             None
         };
         match attachment {
             Some(attachment) => {
-                // SAFETY: the attachment keeps what the event borrows from, and is dropped after it.
-                let event = unsafe { mem::transmute::<PortEvent<'_>, PortEvent<'static>>(event) };
+                // The attachment keeps what the event borrows from, and is dropped after it.
+                let event = mem::transmute::<PortEvent<'_>, PortEvent<'static>>(event);
                 shell.lent = Some(Box::new(Lent::InLoop(event, attachment)));
             }
             None => shell.copied = Some(event.into_owned()),
         }
-        shell.hand_out(Rc::clone(self))
+        shell.hand_out(this)
     }
 
     /// Receives a message into `shell`.

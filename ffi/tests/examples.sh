@@ -122,7 +122,8 @@ expected=$(promised c/multimessage.c "printf 'hello\nworld\n' | ./multimessage")
 multimessage "$in_c"
 multimessage "$in_c" --frame "$in_c"
 multimessage "$in_rust" --frame "$in_c"
-expected=$(promised c/multimessage.c "printf 'hello\nworld\n' | ./multimessage --frame ../../target/release/examples/multimessage")
+expected=$(promised c/multimessage.c \
+    "printf 'hello\nworld\n' | ./multimessage --frame ../../target/release/examples/multimessage")
 multimessage "$in_c" --frame "$in_rust"
 
 # Lines that are too long are not posted, and many megabytes do not stick: page and frame both have to wait for room.

@@ -4,6 +4,7 @@
 #     INCLUDE      folder of the headers               LIBRARIES   folder of libringport.so and libringport.a
 #     LINK         shared or static                    CFLAGS      more flags for both compilers
 #     WRAP         a command in front of each program  CC, CXX     the compilers
+#     PROGRAMS     those, and not all
 set -euo pipefail
 cd "$(dirname "$0")/programs"
 
@@ -33,4 +34,5 @@ build_and_run() {
 export -f build_and_run
 
 # Two at a time: most of it is the compiler.
-printf '%s\n' *.c *.cpp | xargs -P 2 -I '{}' bash -c 'build_and_run "$1"' _ '{}'
+# shellcheck disable=SC2086
+printf '%s\n' ${PROGRAMS:-*.c *.cpp} | xargs -P 2 -I '{}' bash -c 'build_and_run "$1"' _ '{}'

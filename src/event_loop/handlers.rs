@@ -35,7 +35,7 @@ impl<F: ?Sized> Handler<F> {
         self.handler.set(Some(handler));
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.is_set.set(false);
         // Dropped after the cell is empty: what it owns may be of any kind.
         drop(self.handler.take());

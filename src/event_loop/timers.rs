@@ -70,6 +70,13 @@ impl<'h> Timers<'h> {
         timer.is_some_and(|timer| self.by_due.borrow_mut().remove(&(timer.due.get(), id)))
     }
 
+    pub(super) fn clear_all(&self) {
+        self.by_due.borrow_mut().clear();
+        // What the handlers own is dropped after the borrow has ended.
+        let timers = self.by_id.take();
+        drop(timers);
+    }
+
     /// The first one that is due, if it was set before the one numbered `before`: one that fires once is taken out,
     /// another set for its next time.
     fn take_due(&self, now: Instant, before: u64) -> Option<Rc<Timer<'h>>> {

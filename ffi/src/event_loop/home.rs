@@ -23,6 +23,9 @@ impl<T, Id: Copy> Home<T, Id> {
     pub(crate) fn with<R>(&self, call: impl FnOnce(&mut T) -> Answer<R>) -> Answer<R> {
         match &mut *self.0.borrow_mut() {
             Place::Here(what) => call(what),
+            Place::InLoop(events, _) if events.upgrade().is_none_or(|events| events.is_freed()) => {
+                Err(gone())
+            }
             Place::InLoop(..) => Err(Failure::new(
                 RINGPORT_BUSY,
                 "it is in an event loop: take it out first",
@@ -58,6 +61,7 @@ impl<T, Id: Copy> Home<T, Id> {
         events: &ringport_loop,
         take: impl FnOnce(&ringport_loop, Id) -> Option<T>,
     ) -> Answer<()> {
+        self.check_kept()?;
         let what = match self.in_loop() {
             Some((its_loop, id)) if std::ptr::eq(&raw const *its_loop, events) => {
                 take(&its_loop, id)
@@ -72,6 +76,15 @@ impl<T, Id: Copy> Home<T, Id> {
         };
         self.0.replace(Place::Here(what));
         Ok(())
+    }
+
+    fn check_kept(&self) -> Answer<()> {
+        match &*self.0.borrow() {
+            Place::InLoop(events, _) if events.upgrade().is_none_or(|events| events.is_freed()) => {
+                Err(gone())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sees to it that it is in no loop, as its handle is freed.

@@ -24,6 +24,9 @@ unsafe fn run(
     impl Drop for Running {
         fn drop(&mut self) {
             self.0.running.set(false);
+            if self.0.is_freed() {
+                self.0.events.clear_shared();
+            }
         }
     }
     given(events, "events")?;
@@ -143,10 +146,10 @@ pub unsafe extern "C" fn ringport_loop_clear_timer(
     timer: u64,
 ) -> ringport_status {
     answer(|| {
-        if given(events, "events")?
-            .events
-            .clear_timer(TimerId::from(timer))
-        {
+        given(events, "events")?;
+        // It outlives the call, whatever that does which frees what belongs to the callback.
+        let events = ringport_loop::share(events);
+        if events.events.clear_timer(TimerId::from(timer)) {
             Ok(())
         } else {
             Err(Failure::new(
@@ -167,7 +170,8 @@ pub unsafe extern "C" fn ringport_loop_on_wake(
     free_user: ringport_free_user,
 ) -> ringport_status {
     answer(|| {
-        let (inner, call) = (given(events, "events")?, callback::given(call)?);
+        given(events, "events")?;
+        let (inner, call) = (ringport_loop::share(events), callback::given(call)?);
         let user = User::new(user, free_user);
         inner.events.on_wake(move |_| call(events, user.pointer()));
         Ok(())

@@ -92,8 +92,15 @@ pub unsafe extern "C" fn ringport_loop_remove_listener(
     listener: *mut ringport_listener,
 ) -> ringport_status {
     answer(|| {
-        let (events, handle) = (given(events, "events")?, given(listener, "listener")?);
-        handle.home.come_back(events, ringport_loop::take_listener)
+        given(events, "events")?;
+        given(listener, "listener")?;
+        // Both outlive the call, whatever that does which frees what belongs to the callback.
+        Rc::increment_strong_count(listener.cast_const());
+        let (events, handle) = (
+            ringport_loop::share(events),
+            Rc::from_raw(listener.cast_const()),
+        );
+        handle.home.come_back(&events, ringport_loop::take_listener)
     })
 }
 
@@ -121,6 +128,8 @@ pub unsafe extern "C" fn ringport_loop_add_child(
         let entered = handle.home.enter(&shared_loop, |child| {
             let added = shared_loop.events.add_child(child, move |_, ended| {
                 kept.home.left(None);
+                // The callback may hand it to another thread.
+                drop(kept);
                 let pointer = used.borrow().pointer();
                 match ended {
                     Ok(status) => call(events, RINGPORT_OK as i32, raw(status), pointer),
@@ -151,7 +160,13 @@ pub unsafe extern "C" fn ringport_loop_remove_child(
     child: *mut ringport_child,
 ) -> ringport_status {
     answer(|| {
-        let (events, handle) = (given(events, "events")?, given(child, "child")?);
-        handle.home.come_back(events, ringport_loop::take_child)
+        given(events, "events")?;
+        given(child, "child")?;
+        Rc::increment_strong_count(child.cast_const());
+        let (events, handle) = (
+            ringport_loop::share(events),
+            Rc::from_raw(child.cast_const()),
+        );
+        handle.home.come_back(&events, ringport_loop::take_child)
     })
 }

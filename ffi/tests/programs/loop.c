@@ -363,6 +363,146 @@ static void a_process_and_its_end(void)
     end();
 }
 
+static void free_handle(void *user)
+{
+    CHECK(user == b);
+    ringport_port_free(b);
+    b = NULL;
+    freed++;
+}
+
+static void free_loop(void *user)
+{
+    CHECK(user == &freed);
+    ringport_loop_free(loop);
+    loop = NULL;
+    freed++;
+}
+
+static void ignore(ringport_loop *events, ringport_port *port, ringport_message *message, void *user)
+{
+    (void)events, (void)port, (void)user;
+    ringport_message_free(message);
+}
+
+static void ignore_event(ringport_loop *events, void *user)
+{
+    (void)events, (void)user;
+}
+
+static void what_frees_a_user_may_free_the_handles_of_the_very_call(void)
+{
+    uint64_t timer;
+    ringport_message *message;
+    begin();
+    OK(ringport_port_on_message(b, ignore, b, free_handle));
+    OK(ringport_loop_remove(loop, b));
+    CHECK(freed == 1 && b == NULL);
+    ANSWERS(RINGPORT_CLOSED, ringport_recv(a, bound, &message));
+    end();
+
+    begin();
+    OK(ringport_port_on_message(b, ignore, b, free_handle));
+    OK(ringport_port_on_message(b, ignore, NULL, NULL));
+    CHECK(freed == 1 && b == NULL);
+    ANSWERS(RINGPORT_CLOSED, ringport_recv(a, bound, &message));
+    end();
+
+    begin();
+    OK(ringport_loop_set_timeout(loop, UINT64_MAX, ignore_event, &freed, free_loop, &timer));
+    OK(ringport_loop_clear_timer(loop, timer));
+    CHECK(freed == 1 && loop == NULL);
+    ANSWERS(RINGPORT_CLOSED, ringport_post(b, "x", 1, RINGPORT_NO_WAIT));
+    end();
+
+    begin();
+    OK(ringport_loop_on_wake(loop, ignore_event, &freed, free_loop));
+    OK(ringport_loop_on_wake(loop, ignore_event, NULL, NULL));
+    CHECK(freed == 1 && loop == NULL);
+    end();
+
+    /* The callback that is set stays the one that is freed with the port. */
+    begin();
+    OK(ringport_port_on_message(b, ignore, &freed, free_loop));
+    OK(ringport_port_on_message(b, count, &freed, free_user));
+    CHECK(freed == 2 && loop == NULL);
+    end();
+}
+
+static ringport_loop *second;
+
+static void move_on(ringport_loop *events, ringport_port *port, int32_t reason, void *user)
+{
+    (void)reason, (void)user;
+    OK(ringport_loop_remove(events, port));
+    OK(ringport_loop_add(second, port));
+    OK(ringport_port_on_close(port, free_port, &freed, free_user));
+}
+
+static void a_port_may_go_to_another_loop_from_its_close_callback(void)
+{
+    begin();
+    OK(ringport_loop_new(&second));
+    OK(ringport_port_on_close(b, move_on, &freed, free_user));
+    OK(ringport_port_start(b));
+    ringport_port_free(a);
+    a = NULL;
+    OK(ringport_loop_run(loop));
+    CHECK(freed == 1 && called == 0);
+    OK(ringport_loop_remove(second, b));
+    OK(ringport_loop_add(second, b));
+    OK(ringport_port_on_close(b, free_port, &freed, free_user));
+    OK(ringport_loop_run(second));
+    CHECK(called == RINGPORT_CLOSED_BY_PEER && b == NULL && freed == 3);
+    ringport_loop_free(second);
+    end();
+}
+
+static void a_freed_loop_closes_everything_though_something_is_in_use(void)
+{
+    const char *const argv[] = {"sh", "-c", "read line", NULL};
+    ringport_port *c, *d, *to_child;
+    ringport_child *child;
+    ringport_message *message, *shown = NULL;
+    int status;
+    void *data;
+    begin();
+    OK(ringport_channel_new(NULL, &c, &d));
+    OK(ringport_loop_add(loop, c));
+    OK(ringport_port_on_message(c, count, &freed, free_user));
+    OK(ringport_spawn(argv, NULL, &to_child, &child));
+    if (ringport_loop_add_child(loop, child, on_exit_of, &freed, free_user) == RINGPORT_OK) {
+        freed = -1;
+    }
+    OK(ringport_port_trust_peer(b));
+    post(a, "shown");
+    OK(ringport_recv(b, RINGPORT_NO_WAIT, &shown));
+    CHECK(ringport_message_is_in_place(shown));
+    OK(ringport_reserve(b, 4, RINGPORT_NO_WAIT, &data));
+    ringport_loop_free(loop);
+    CHECK(freed == 1);
+    ANSWERS(RINGPORT_CLOSED, ringport_recv(d, bound, &message));
+    ANSWERS(RINGPORT_CLOSED, ringport_recv(a, bound, &message));
+    ANSWERS(RINGPORT_CLOSED, ringport_post(c, "x", 1, RINGPORT_NO_WAIT));
+    ANSWERS(RINGPORT_CLOSED, ringport_commit(b, 4));
+    CHECK(memcmp(ringport_message_data(shown), "shown", 5) == 0);
+    ringport_message_free(shown);
+    if (ringport_child_try_wait(child, &status) == RINGPORT_DETACHED) {
+        ANSWERS(RINGPORT_DETACHED, ringport_child_kill(child));
+        kill(ringport_child_id(child), SIGKILL);
+        CHECK(waitpid(ringport_child_id(child), &status, 0) > 0);
+    } else {
+        OK(ringport_child_kill(child));
+        OK(ringport_child_wait(child, &status));
+    }
+    ringport_child_free(child);
+    ringport_port_free(to_child);
+    ringport_port_free(c);
+    ringport_port_free(d);
+    loop = NULL;
+    end();
+}
+
 int main(void)
 {
     RUN(s24_to_s27_a_port_starts_when_it_is_told_to);
@@ -375,5 +515,8 @@ int main(void)
     RUN(timers_and_wakes_are_told);
     RUN(a_port_is_in_one_loop_and_callbacks_need_one);
     RUN(a_process_and_its_end);
+    RUN(what_frees_a_user_may_free_the_handles_of_the_very_call);
+    RUN(a_port_may_go_to_another_loop_from_its_close_callback);
+    RUN(a_freed_loop_closes_everything_though_something_is_in_use);
     return 0;
 }
