@@ -316,18 +316,35 @@ pub unsafe extern "C" fn ringport_message_make_owned(
 /// Frees a message. Ports in it that were not taken are closed. NULL is nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_message_free(message: *mut ringport_message) {
-    answer(|| {
-        if message.is_null() {
-            return Ok(());
-        }
-        let mut message = Box::from_raw(message);
-        if !message.ports.is_empty() {
-            message.ports.clear();
-        }
-        if let Some(from) = message.part() {
+    if message.is_null() {
+        return;
+    }
+    let mut message = Box::from_raw(message);
+    if message.lent.is_some() || !message.ports.is_empty() {
+        return free_slowly(message);
+    }
+    match message.from.take() {
+        Some(from) if Rc::strong_count(&from) > 1 => {
+            let handle = Rc::into_raw(from);
+            // Not the last owner, as was just seen.
+            Rc::decrement_strong_count(handle);
             // The next message takes its place.
-            from.spare.set(Some(message));
+            if let Some(other) = (*handle).spare.replace(Some(message)) {
+                free_slowly(other);
+            }
         }
+        from => {
+            message.from = from;
+            free_slowly(message);
+        }
+    }
+}
+
+#[cold]
+fn free_slowly(mut message: Box<ringport_message>) {
+    answer(|| {
+        message.ports.clear();
+        message.part();
         Ok(())
     });
 }
