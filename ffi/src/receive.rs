@@ -321,7 +321,7 @@ pub unsafe extern "C" fn ringport_message_free(message: *mut ringport_message) {
     }
     let mut message = Box::from_raw(message);
     if message.lent.is_some() || !message.ports.is_empty() {
-        return free_slowly(message);
+        return free_slowly(*message);
     }
     match message.from.take() {
         Some(from) if Rc::strong_count(&from) > 1 => {
@@ -330,18 +330,18 @@ pub unsafe extern "C" fn ringport_message_free(message: *mut ringport_message) {
             Rc::decrement_strong_count(handle);
             // The next message takes its place.
             if let Some(other) = (*handle).spare.replace(Some(message)) {
-                free_slowly(other);
+                free_slowly(*other);
             }
         }
         from => {
             message.from = from;
-            free_slowly(message);
+            free_slowly(*message);
         }
     }
 }
 
 #[cold]
-fn free_slowly(mut message: Box<ringport_message>) {
+fn free_slowly(mut message: ringport_message) {
     answer(|| {
         message.ports.clear();
         message.part();
