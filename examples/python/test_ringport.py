@@ -1360,7 +1360,9 @@ class Ending(Case):
     """Signals, and the end of the interpreter."""
 
     def interrupted(self, code, signal_at):
-        with python("import ringport, sys\n" + code) as child:
+        # Where the tests run in the background of a script, signal 2 is ignored from the beginning, and Python leaves it so.
+        head = "import signal; signal.signal(2, signal.default_int_handler)\nimport ringport, sys\n"
+        with python(head + code) as child:
             self.assertEqual(child.stdout.readline(), b"ready\n")
             if signal_at == "sleep":
                 wait_until(lambda: is_asleep(child.pid))
