@@ -82,7 +82,7 @@ pub(crate) enum Reserved {
 pub(crate) struct Attachment {
     // Dropped before the loop that it borrows.
     pub(crate) attached: Attached<'static, 'static>,
-    _events: Rc<ringport_loop>,
+    events: Rc<ringport_loop>,
 }
 
 impl Attachment {
@@ -92,10 +92,7 @@ impl Attachment {
         let attached = unsafe {
             mem::transmute::<Attached<'_, 'static>, Attached<'static, 'static>>(attached)
         };
-        Some(Attachment {
-            attached,
-            _events: events,
-        })
+        Some(Attachment { attached, events })
     }
 }
 
@@ -173,7 +170,7 @@ impl ringport_port {
         call: impl FnOnce(&Attached<'static, 'static>, &Rc<ringport_loop>),
     ) -> Answer<()> {
         let attachment = self.attach()?;
-        call(&attachment.attached, &attachment._events);
+        call(&attachment.attached, &attachment.events);
         Ok(())
     }
 

@@ -86,24 +86,6 @@ impl ringport_message {
         self.from = Some(from);
         Box::into_raw(self)
     }
-
-    /// Parts with the port, and with what is shown in place.
-    #[inline(always)]
-    fn part(&mut self) -> Option<Rc<ringport_port>> {
-        let from = self.from.take();
-        if self.lent.is_some() {
-            self.return_lent(from.as_deref());
-        }
-        from
-    }
-
-    #[cold]
-    fn return_lent(&mut self, from: Option<&ringport_port>) {
-        self.lent = None;
-        if let Some(from) = from {
-            from.lent.set(from.lent.get() - 1);
-        }
-    }
 }
 
 impl ringport_port {
@@ -341,10 +323,13 @@ pub unsafe extern "C" fn ringport_message_free(message: *mut ringport_message) {
 }
 
 #[cold]
-fn free_slowly(mut message: ringport_message) {
+fn free_slowly(message: ringport_message) {
     answer(|| {
-        message.ports.clear();
-        message.part();
+        if let (Some(_), Some(from)) = (&message.lent, &message.from) {
+            from.lent.set(from.lent.get() - 1);
+        }
+        // What is shown in place goes before the handle that it came from.
+        drop(message);
         Ok(())
     });
 }
