@@ -1094,8 +1094,8 @@ int32_t ringport_child_id(const ringport_child *child);
  * Waits until the process has ended. `*wait_status` is what waitpid(2) gives, for WIFEXITED and its like. It can be asked
  * again and again.
  *
- * Answers RINGPORT_BUSY while the child is in a loop, which waits for it; RINGPORT_DETACHED when its end was told by a loop, or its
- * loop was freed; RINGPORT_SYSTEM.
+ * Answers RINGPORT_BUSY while the child is in a loop, which waits for it; RINGPORT_DETACHED when its end was told by a loop;
+ * RINGPORT_SYSTEM.
  */
 ringport_status ringport_child_wait(ringport_child *child,
                                     int *wait_status);
@@ -1191,9 +1191,9 @@ ringport_status ringport_connect(const char *address,
 ringport_status ringport_loop_new(ringport_loop **events);
 
 /**
- * Frees a loop: ports in it are closed, listeners end, processes run on. Their handles are still to be freed: calls on them answer
- * RINGPORT_CLOSED, and for listeners and children RINGPORT_DETACHED. In a callback of the loop all that comes after the callback
- * has returned. NULL is nothing.
+ * Frees a loop: ports in it are closed, listeners end, processes run on. Their handles are still to be freed: calls on those of
+ * ports answer RINGPORT_CLOSED, on those of listeners RINGPORT_DETACHED; those of processes are as before they were added. In a
+ * callback of the loop all that comes after the callback has returned. NULL is nothing.
  */
 void ringport_loop_free(ringport_loop *events);
 

@@ -11,13 +11,15 @@ pub mod sources;
 use crate::arguments::{given, output};
 use crate::failure::{Answer, Failure, answer};
 use crate::port::{Place, Resident, ringport_port};
+use crate::process::ringport_child;
 use crate::status::*;
 use callback::{
     User, ringport_free_user, ringport_on_close, ringport_on_message, ringport_on_message_error,
     ringport_on_room,
 };
 use ringport_rs::{Attached, EventLoop, MessageErrorEvent};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::rc::Rc;
 
@@ -29,6 +31,8 @@ pub struct ringport_loop {
     running: Cell<bool>,
     /// Whether C has freed it, though it still runs or something of it is in use.
     freed: Cell<bool>,
+    /// The handles of the processes in it, each there until it is freed or its process has left.
+    children: RefCell<BTreeSet<*const ringport_child>>,
 }
 
 impl ringport_loop {
@@ -38,6 +42,20 @@ impl ringport_loop {
 
     pub(crate) fn is_freed(&self) -> bool {
         self.freed.get()
+    }
+
+    /// Whether C has freed it, and nothing is in it any more.
+    fn is_over(&self) -> bool {
+        self.freed.get() && !self.running.get()
+    }
+
+    /// Empties it for good, as C has freed it. Processes outlive their loop, so they return to their handles.
+    unsafe fn clear(&self) {
+        for child in self.children.take() {
+            let child = &*child;
+            child.home.return_from(self, ringport_loop::let_go_of_child);
+        }
+        self.events.clear_shared();
     }
 
     /// One more owner of a loop that C has.
@@ -69,15 +87,16 @@ pub unsafe extern "C" fn ringport_loop_new(events: *mut *mut ringport_loop) -> r
             events: EventLoop::new()?,
             running: Cell::new(false),
             freed: Cell::new(false),
+            children: RefCell::default(),
         };
         output.write(Rc::into_raw(Rc::new(made)).cast_mut());
         Ok(())
     })
 }
 
-/// Frees a loop: ports in it are closed, listeners end, processes run on. Their handles are still to be freed: calls on them answer
-/// RINGPORT_CLOSED, and for listeners and children RINGPORT_DETACHED. In a callback of the loop all that comes after the callback
-/// has returned. NULL is nothing.
+/// Frees a loop: ports in it are closed, listeners end, processes run on. Their handles are still to be freed: calls on those of
+/// ports answer RINGPORT_CLOSED, on those of listeners RINGPORT_DETACHED; those of processes are as before they were added. In a
+/// callback of the loop all that comes after the callback has returned. NULL is nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_loop_free(events: *mut ringport_loop) {
     answer(|| {
@@ -87,7 +106,7 @@ pub unsafe extern "C" fn ringport_loop_free(events: *mut ringport_loop) {
             if events.running.get() {
                 events.events.stop();
             } else {
-                events.events.clear_shared();
+                events.clear();
             }
         }
         Ok(())

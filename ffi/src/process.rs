@@ -1,7 +1,7 @@
 //! Processes of one's own, with a port between.
 
 use crate::arguments::{Measured, given, output, slice, string};
-use crate::event_loop::{Home, ringport_loop};
+use crate::event_loop::Home;
 use crate::failure::{Answer, Failure, answer, answer_or};
 use crate::handle::descriptor;
 use crate::port::ringport_port;
@@ -183,8 +183,8 @@ pub unsafe extern "C" fn ringport_child_id(child: *const ringport_child) -> i32 
 /// Waits until the process has ended. `*wait_status` is what waitpid(2) gives, for WIFEXITED and its like. It can be asked
 /// again and again.
 ///
-/// Answers RINGPORT_BUSY while the child is in a loop, which waits for it; RINGPORT_DETACHED when its end was told by a loop, or its
-/// loop was freed; RINGPORT_SYSTEM.
+/// Answers RINGPORT_BUSY while the child is in a loop, which waits for it; RINGPORT_DETACHED when its end was told by a loop;
+/// RINGPORT_SYSTEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_child_wait(
     child: *mut ringport_child,
@@ -224,7 +224,8 @@ pub unsafe extern "C" fn ringport_child_free(child: *mut ringport_child) {
     answer(|| {
         if !child.is_null() {
             let child = Rc::from_raw(child.cast_const());
-            child.home.leave(ringport_loop::take_child);
+            let handle = Rc::as_ptr(&child);
+            child.home.leave(|events, id| events.take_child(handle, id));
         }
         Ok(())
     });

@@ -23,7 +23,7 @@ impl<T, Id: Copy> Home<T, Id> {
     pub(crate) fn with<R>(&self, call: impl FnOnce(&mut T) -> Answer<R>) -> Answer<R> {
         match &mut *self.0.borrow_mut() {
             Place::Here(what) => call(what),
-            Place::InLoop(events, _) if events.upgrade().is_none_or(|events| events.is_freed()) => {
+            Place::InLoop(events, _) if events.upgrade().is_none_or(|events| events.is_over()) => {
                 Err(gone())
             }
             Place::InLoop(..) => Err(Failure::new(
@@ -62,25 +62,36 @@ impl<T, Id: Copy> Home<T, Id> {
         take: impl FnOnce(&ringport_loop, Id) -> Option<T>,
     ) -> Answer<()> {
         self.check_kept()?;
-        let what = match self.in_loop() {
-            Some((its_loop, id)) if std::ptr::eq(&raw const *its_loop, events) => {
-                take(&its_loop, id)
-            }
-            _ => None,
-        };
-        let Some(what) = what else {
-            return Err(Failure::new(
+        if self.return_from(events, take) {
+            Ok(())
+        } else {
+            Err(Failure::new(
                 RINGPORT_NOT_IN_LOOP,
                 "it is not in this event loop",
-            ));
+            ))
+        }
+    }
+
+    /// The same, and says whether it was in the loop.
+    pub(super) fn return_from(
+        &self,
+        events: &ringport_loop,
+        take: impl FnOnce(&ringport_loop, Id) -> Option<T>,
+    ) -> bool {
+        let id = match &*self.0.borrow() {
+            Place::InLoop(its_loop, id) if std::ptr::eq(its_loop.as_ptr(), events) => *id,
+            _ => return false,
+        };
+        let Some(what) = take(events, id) else {
+            return false;
         };
         self.0.replace(Place::Here(what));
-        Ok(())
+        true
     }
 
     fn check_kept(&self) -> Answer<()> {
         match &*self.0.borrow() {
-            Place::InLoop(events, _) if events.upgrade().is_none_or(|events| events.is_freed()) => {
+            Place::InLoop(events, _) if events.upgrade().is_none_or(|events| events.is_over()) => {
                 Err(gone())
             }
             _ => Ok(()),
@@ -96,9 +107,9 @@ impl<T, Id: Copy> Home<T, Id> {
         }
     }
 
-    /// It has left the loop, as this or as nothing.
-    pub(super) fn left(&self, what: Option<T>) {
-        self.0.replace(what.map_or(Place::Gone, Place::Here));
+    /// It has left the loop by ending.
+    pub(super) fn ended(&self) {
+        self.0.replace(Place::Gone);
     }
 
     fn in_loop(&self) -> Option<(Rc<ringport_loop>, Id)> {

@@ -25,7 +25,8 @@ unsafe fn run(
         fn drop(&mut self) {
             self.0.running.set(false);
             if self.0.is_freed() {
-                self.0.events.clear_shared();
+                // SAFETY: the handles in its list are there: they leave it when they are freed.
+                unsafe { self.0.clear() };
             }
         }
     }

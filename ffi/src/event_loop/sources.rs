@@ -20,8 +20,18 @@ impl ringport_loop {
         self.events.remove_listener(listener)
     }
 
-    pub(crate) fn take_child(&self, child: ChildId) -> Option<Child> {
+    pub(super) fn let_go_of_child(&self, child: ChildId) -> Option<Child> {
         self.events.remove_child(child)
+    }
+
+    /// Takes out the process of a handle that is freed, or gets it back.
+    pub(crate) fn take_child(
+        &self,
+        handle: *const ringport_child,
+        child: ChildId,
+    ) -> Option<Child> {
+        self.children.borrow_mut().remove(&handle);
+        self.let_go_of_child(child)
     }
 }
 
@@ -123,13 +133,12 @@ pub unsafe extern "C" fn ringport_loop_add_child(
         let shared_loop = ringport_loop::share(events);
         let user = shared(user, free_user);
         let used = Rc::clone(&user);
-        Rc::increment_strong_count(child.cast_const());
-        let kept = Rc::from_raw(child.cast_const());
+        let kept = child.cast_const();
         let entered = handle.home.enter(&shared_loop, |child| {
             let added = shared_loop.events.add_child(child, move |_, ended| {
-                kept.home.left(None);
-                // The callback may hand it to another thread.
-                drop(kept);
+                // From here on it may be freed.
+                (*events).children.borrow_mut().remove(&kept);
+                (*kept).home.ended();
                 let pointer = used.borrow().pointer();
                 match ended {
                     Ok(status) => call(events, RINGPORT_OK as i32, raw(status), pointer),
@@ -148,6 +157,8 @@ pub unsafe extern "C" fn ringport_loop_add_child(
         });
         if entered.is_err() {
             user.borrow_mut().disown();
+        } else {
+            shared_loop.children.borrow_mut().insert(kept);
         }
         entered
     })
@@ -167,6 +178,7 @@ pub unsafe extern "C" fn ringport_loop_remove_child(
             ringport_loop::share(events),
             Rc::from_raw(child.cast_const()),
         );
-        handle.home.come_back(&events, ringport_loop::take_child)
+        let take = |events: &ringport_loop, id| events.take_child(child, id);
+        handle.home.come_back(&events, take)
     })
 }
