@@ -150,8 +150,8 @@ impl Options {
         Options {
             bench,
             quick,
-            rounds: rounds.unwrap_or(if quick { 3 } else { 40 }),
-            slice: Duration::from_millis(if quick { 30 } else { 100 }),
+            rounds: rounds.unwrap_or(if quick { 2 } else { 40 }),
+            slice: Duration::from_millis(if quick { 20 } else { 100 }),
             contests,
             record: record.then(|| record::Run::begin(cpus)),
         }
