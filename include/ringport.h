@@ -32,10 +32,11 @@
  * copied during the call. After a port has moved, its handle is dead: every call on it answers RINGPORT_DETACHED, and it is
  * still to be freed.
  *
- * THREADS. A port, its messages, and the loop that it is in are used by one thread at a time, and can be handed to another as
- * a whole. Different ports, listeners and children may be used by different threads. Only ringport_waker_wake is for any
- * thread. In a forked child that has not called exec, calls on the parent's handles that would post, receive, wait or run answer
- * RINGPORT_FORKED, the others do nothing to the parent, and freeing the handles harms nobody.
+ * THREADS. A port and its messages are used by one thread at a time, and can be handed to another; a loop with everything that
+ * is in it (ports, listeners, children) by one thread as a whole. What is in no loop, or has left it, may be used by different
+ * threads, each by one. Only ringport_waker_wake is for any thread. In a forked child that has not called exec, calls on the
+ * parent's handles that would post, receive, wait or run answer RINGPORT_FORKED, the others do nothing to the parent, and
+ * freeing the handles harms nobody.
  *
  * TRUST. Whatever another process writes into shared memory, or sends, ends at worst that one channel (RINGPORT_CORRUPT).
  *
@@ -113,7 +114,8 @@ enum ringport_status
      */
     RINGPORT_BAD_SIZE = -4,
     /**
-     * The port has moved away from this handle: it was sent, or taken apart into its descriptors.
+     * The port has moved away from this handle: it was sent, or taken apart into its descriptors. Or the listener ended with
+     * its loop, or the process's end was told by one.
      */
     RINGPORT_DETACHED = -5,
     /**
@@ -634,8 +636,8 @@ uint32_t ringport_version(void);
 const char *ringport_status_name(int32_t status);
 
 /**
- * What was wrong when a call on this thread last failed: which value, and what would be right. Never NULL; empty if
- * none has. Valid until another call on this thread fails.
+ * What was wrong when a call on this thread last failed, or a callback was told of a failure: which value, and what would be
+ * right. Never NULL; empty if nothing has failed. Valid until the next failure.
  */
 const char *ringport_last_error(void);
 
@@ -709,9 +711,9 @@ ringport_status ringport_post(ringport_port *port,
  * peers notice nothing. At most RINGPORT_MAX_PORTS.
  *
  * On success their handles are dead: every call on them answers RINGPORT_DETACHED, and they are still to be freed. On
- * failure nothing was sent and nothing has moved. It is looked for in this order: RINGPORT_SELF_TRANSFER,
- * RINGPORT_DUPLICATE_PORT; RINGPORT_DETACHED and RINGPORT_BUSY (a port of the list has moved, or is in a loop, or has a
- * reservation or messages in place); RINGPORT_CLOSED_PORT, RINGPORT_OWN_PEER, RINGPORT_TOO_MANY_PORTS; what ringport_post
+ * failure nothing was sent and nothing has moved. It is looked for in this order, each in the whole list:
+ * RINGPORT_SELF_TRANSFER, RINGPORT_DUPLICATE_PORT, RINGPORT_DETACHED, RINGPORT_CLOSED_PORT, RINGPORT_OWN_PEER, RINGPORT_BUSY
+ * (a port of the list is in a loop, or has a reservation or messages in place), RINGPORT_TOO_MANY_PORTS; what ringport_post
  * answers; RINGPORT_TRANSFERS_FULL, RINGPORT_TOO_MANY_IN_FLIGHT.
  */
 ringport_status ringport_post_with_ports(ringport_port *port,
@@ -973,8 +975,8 @@ ringport_status ringport_port_into_fds(ringport_port *port,
                                        int *doorbell);
 
 /**
- * Makes a port of its two descriptors, checking that they are one. On success they are the port's; on failure they stay the
- * caller's. The caller frees the port.
+ * Makes a port of its two descriptors, checking that they are one. On success they are the port's, and close on exec; on failure
+ * they stay the caller's. The caller frees the port.
  *
  * Answers RINGPORT_INVALID for a number that is no open descriptor; RINGPORT_NOT_A_PORT, with what was wrong in
  * ringport_last_error; RINGPORT_SYSTEM.
@@ -990,7 +992,8 @@ ringport_status ringport_port_from_fds(int segment,
  * (RINGPORT_DETACHED), and still to be freed.
  *
  * Answers RINGPORT_BUSY as ringport_port_into_fds does; RINGPORT_CLOSED_PORT; RINGPORT_INVALID if `socket` is not open;
- * RINGPORT_TOO_MANY_IN_FLIGHT; RINGPORT_SYSTEM with the socket's own error, EAGAIN among them. The port stays here then.
+ * RINGPORT_TOO_MANY_IN_FLIGHT; RINGPORT_SYSTEM with the socket's own error: EAGAIN; EAFNOSUPPORT if it is no Unix socket. The
+ * port stays here then.
  */
 ringport_status ringport_port_send(ringport_port *port,
                                    int socket);
@@ -1000,7 +1003,7 @@ ringport_status ringport_port_send(ringport_port *port,
  * caller frees the port, which is not trusted.
  *
  * Answers RINGPORT_NOT_A_PORT when something else comes next; RINGPORT_CLOSED when the socket's other end is closed;
- * RINGPORT_INVALID; RINGPORT_SYSTEM, EAGAIN among it. Nothing was read from the socket then.
+ * RINGPORT_INVALID; RINGPORT_SYSTEM as for ringport_port_send. Nothing was read from the socket then.
  */
 ringport_status ringport_port_receive(int socket,
                                       ringport_port **port);

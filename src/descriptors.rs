@@ -6,7 +6,7 @@
 //! Unsafe relies on: the kernel fills the control buffer with whole messages, whose descriptors are new.
 #![allow(unsafe_code)]
 
-use crate::socket::{set_option, show_all};
+use crate::socket::{is_unix_socket, set_option, show_all};
 use core::mem::MaybeUninit;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -53,6 +53,8 @@ pub(crate) struct Peeked {
     pub(crate) descriptors: Vec<OwnedFd>,
     /// Whether some were left out, most likely because this process can have no more.
     pub(crate) truncated: bool,
+    /// Whether a packet goes on behind the bytes.
+    pub(crate) goes_on: bool,
 }
 
 /// Looks at the bytes at the front of the queue and at the descriptors with them, without waiting.
@@ -77,6 +79,7 @@ pub(crate) fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, E
         len,
         descriptors,
         truncated: message.msg_flags & libc::MSG_CTRUNC != 0,
+        goes_on: message.msg_flags & libc::MSG_TRUNC != 0,
     })
 }
 
@@ -135,22 +138,6 @@ pub(crate) fn discard(socket: BorrowedFd<'_>) {
             None => return,
         }
     }
-}
-
-fn is_unix_socket(descriptor: &OwnedFd) -> bool {
-    let mut domain: libc::c_int = 0;
-    let mut len = size_of_val(&domain) as libc::socklen_t;
-    // SAFETY: the kernel writes one `int` at most, as `len` says.
-    let asked = unsafe {
-        libc::getsockopt(
-            descriptor.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DOMAIN,
-            (&raw mut domain).cast(),
-            &mut len,
-        )
-    };
-    asked == 0 && domain == libc::AF_UNIX
 }
 
 /// Takes a message off the queue, and gives copies of what came with it, disarmed; `None` if there is none.

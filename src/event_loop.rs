@@ -229,6 +229,7 @@ impl<'h> EventLoop<'h> {
                 continue;
             };
             entry.place.set(Place::Gone);
+            entry.tell_leave(CloseReason::ClosedHere);
             entry.forget_handlers();
             if let Some(port) = entry.slot.take() {
                 port.doorbell.remove_from(&self.epoll);

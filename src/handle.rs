@@ -12,9 +12,10 @@ use crate::port::MessagePort;
 use crate::ring::layout::{FIRST_POSITION, RECORD_ALIGN};
 use crate::ring::{Consumer, Producer};
 use crate::segment::Segment;
-use crate::socket::{check_socket, inode_of};
+use crate::socket::{check_socket, inode_of, reset};
 use crate::sync::Ordering;
 use crate::transfer::Transfers;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::os::fd::OwnedFd;
 
 /// A port as the two descriptors that are all of it: pass them on in any way, and the port has moved.
@@ -51,12 +52,22 @@ impl MessagePort {
         }
     }
 
-    /// Makes a port of its two descriptors, checking that they are one.
+    /// Makes a port of its two descriptors, checking that they are one. From then on both close on exec.
     ///
     /// # Errors
     ///
     /// [`ImportError`], which says what was wrong and holds the handle.
     pub fn from_handle(handle: PortHandle) -> Result<MessagePort, ImportError> {
+        let port = MessagePort::from_received(handle)?;
+        for fd in [port.segment.file(), port.doorbell.socket()] {
+            // They are open, so it cannot fail.
+            let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+        Ok(port)
+    }
+
+    /// The same for descriptors that were received, and so close on exec already.
+    pub(crate) fn from_received(handle: PortHandle) -> Result<MessagePort, ImportError> {
         let PortHandle { segment, doorbell } = handle;
         MessagePort::import(segment, doorbell).map_err(|(fault, segment, doorbell)| {
             ImportError::new(fault, PortHandle { segment, doorbell })
@@ -77,9 +88,12 @@ impl MessagePort {
         };
         let index = endpoint(&segment, inode);
         match Positions::read(&segment, index) {
-            Ok(positions) => Ok(MessagePort::assemble(
-                segment, doorbell, index, &positions, home,
-            )),
+            Ok(positions) => {
+                reset(&doorbell);
+                Ok(MessagePort::assemble(
+                    segment, doorbell, index, &positions, home,
+                ))
+            }
             Err(fault) => Err((fault, segment.into_fd(), doorbell)),
         }
     }

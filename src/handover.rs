@@ -2,11 +2,12 @@
 
 use crate::error::{PostError, ReceiveOverError, SystemError, TransferError};
 use crate::port::MessagePort;
-use crate::socket::wait_for;
+use crate::socket::{check_unix_socket, wait_for};
 use crate::{PortHandle, descriptors};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// The byte that a port is on a socket. One, so that half of it cannot arrive.
 const BYTE: u8 = b'P';
@@ -24,7 +25,8 @@ impl MessagePort {
     ///
     /// [`TransferError`], which gives the port back: it was closed here ([`ClosedPort`](PostError::ClosedPort)), this is a
     /// forked child ([`Forked`](PostError::Forked)), too many descriptors are under way
-    /// ([`TooManyInFlight`](PostError::TooManyInFlight)), or the socket's own error ([`System`](PostError::System)).
+    /// ([`TooManyInFlight`](PostError::TooManyInFlight)), or the socket's own error ([`System`](PostError::System)), of one
+    /// that is no Unix socket `EAFNOSUPPORT`.
     ///
     /// # Examples
     ///
@@ -58,6 +60,7 @@ impl MessagePort {
         if self.ended_here() {
             return Err(PostError::ClosedPort { index: 0 });
         }
+        check_unix_socket(&socket).map_err(|errno| SystemError::new("sendmsg", errno))?;
         self.settle();
         let pair = [
             self.segment.file().as_raw_fd(),
@@ -90,6 +93,7 @@ impl MessagePort {
     /// port can still be read, and a port for which there was no descriptor or memory is received by another call.
     pub fn receive_over(socket: impl AsFd) -> Result<MessagePort, ReceiveOverError> {
         let socket = socket.as_fd();
+        check_unix_socket(&socket).map_err(|errno| SystemError::new("recvmsg", errno))?;
         let mut byte = [0];
         let peeked = loop {
             match descriptors::peek(socket, &mut byte) {
@@ -106,19 +110,24 @@ impl MessagePort {
             return Err(SystemError::new("recvmsg", Errno::EMFILE).into());
         }
         let descriptors = peeked.descriptors.len();
-        if peeked.len == 0 && descriptors == 0 {
+        // So are empty packets, but the other end of those is still there.
+        let is_nothing = peeked.len == 0 && descriptors == 0;
+        if is_nothing && wait_for(socket, libc::POLLRDHUP, Some(Duration::ZERO))? {
             return Err(ReceiveOverError::HungUp);
         }
-        let [byte] = byte;
-        let unexpected = ReceiveOverError::Unexpected { byte, descriptors };
+        let byte = (peeked.len != 0).then_some(byte[0]);
         let mut both = peeked.descriptors.into_iter();
-        let (Some(segment), Some(doorbell), None, BYTE) =
-            (both.next(), both.next(), both.next(), byte)
+        let (Some(segment), Some(doorbell), None, Some(BYTE), false) =
+            (both.next(), both.next(), both.next(), byte, peeked.goes_on)
         else {
-            return Err(unexpected);
+            return Err(ReceiveOverError::Unexpected {
+                byte,
+                descriptors,
+                goes_on: peeked.goes_on,
+            });
         };
         let handle = PortHandle { segment, doorbell };
-        let port = MessagePort::from_handle(handle).map_err(|error| error.into_fault())?;
+        let port = MessagePort::from_received(handle).map_err(|error| error.into_fault())?;
         match descriptors::read_past(socket, &mut [0]) {
             Ok((1, _)) => Ok(port),
             result => {

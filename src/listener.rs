@@ -139,13 +139,18 @@ impl Listener {
         }
     }
 
+    /// Whether this is the process that listens, and not a forked child of it.
+    pub(crate) fn is_home(&self) -> bool {
+        self.home.is_here()
+    }
+
     /// Gives the port to a client if one is there.
     ///
     /// # Errors
     ///
     /// As [`accept`](Listener::accept).
     pub fn try_accept(&self) -> Result<Option<(MessagePort, Credentials)>, AcceptError> {
-        if !self.home.is_here() {
+        if !self.is_home() {
             return Err(AcceptError::Forked);
         }
         self.hear()?;

@@ -17,8 +17,37 @@ pub(crate) fn inode_of(socket: &OwnedFd) -> Result<u64, SystemError> {
         .map_err(|errno| SystemError::new("fstat", errno))
 }
 
-/// Checks that a descriptor from elsewhere is a connected Unix stream socket, and undoes what a former
-/// holder may have set on it.
+/// The family of a socket; `ENOTSOCK` if it is none.
+fn family_of(descriptor: &impl AsRawFd) -> Result<libc::c_int, Errno> {
+    let mut family: libc::c_int = 0;
+    let mut len = size_of_val(&family) as libc::socklen_t;
+    // SAFETY: the kernel writes one `int` at most, as `len` says.
+    let asked = unsafe {
+        libc::getsockopt(
+            descriptor.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DOMAIN,
+            (&raw mut family).cast(),
+            &mut len,
+        )
+    };
+    Errno::result(asked).map(|_| family)
+}
+
+/// Whether it can carry descriptors.
+pub(crate) fn is_unix_socket(descriptor: &impl AsRawFd) -> bool {
+    family_of(descriptor) == Ok(libc::AF_UNIX)
+}
+
+/// The same as an error: sockets of other families leave descriptors behind without a word.
+pub(crate) fn check_unix_socket(descriptor: &impl AsRawFd) -> Result<(), Errno> {
+    match family_of(descriptor)? {
+        libc::AF_UNIX => Ok(()),
+        _ => Err(Errno::EAFNOSUPPORT),
+    }
+}
+
+/// Checks that a descriptor from elsewhere is a connected Unix stream socket.
 pub(crate) fn check_socket(socket: &OwnedFd) -> Result<(), ImportFault> {
     let not = |found| Err(ImportFault::NotADoorbell { found });
     match getsockopt(socket, sockopt::SockType) {
@@ -33,11 +62,15 @@ pub(crate) fn check_socket(socket: &OwnedFd) -> Result<(), ImportFault> {
         Err(Errno::ENOTCONN) => return not("a socket that is not connected"),
         Err(errno) => return Err(SystemError::new("getpeername", errno).into()),
     }
+    Ok(())
+}
+
+/// Undoes what a former holder may have set on a doorbell.
+pub(crate) fn reset(socket: &OwnedFd) {
     show_all(socket);
     // Who clears it gets no descriptors any more. Linux 6.16; older kernels refuse it, and know no such state.
     const SO_PASSRIGHTS: libc::c_int = 83;
     set_option(socket, SO_PASSRIGHTS, &1);
-    Ok(())
 }
 
 /// Takes back what a former holder asked for that comes beside descriptors. It does no harm but to look as if

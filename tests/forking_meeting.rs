@@ -12,6 +12,7 @@ mod raw;
 #[path = "forking/spy.rs"]
 mod spy;
 
+use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -23,8 +24,8 @@ use common::{
 use parties::{accept, address, assert_entangled, connecting, meet, readable};
 use place::Place;
 use ringport::{
-    AcceptError, BindError, ChannelOptions, CloseReason, Listener, MessagePort, WaitStrategy,
-    Worker, connect,
+    AcceptError, BindError, ChannelOptions, CloseReason, EventLoop, EventLoopError, Listener,
+    MessagePort, WaitStrategy, Worker, connect,
 };
 use spy::{assert_alive, assert_forked};
 
@@ -46,6 +47,14 @@ fn s63_a_listener_answers_forked_in_the_child() {
         forked(listener.accept_timeout(PATIENCE).map(drop).unwrap_err());
         assert!(format!("{listener:?}").contains("here"));
     });
+    let listener = Cell::new(Some(listener));
+    in_a_fork(|| {
+        let (events, listener) = (EventLoop::new().unwrap(), listener.take().unwrap());
+        let refused = events.add_listener(listener, |_, _| panic!("it is the parent's"));
+        let (error, _) = refused.unwrap_err().into_parts();
+        assert!(matches!(error, EventLoopError::Forked), "{error:?}");
+    });
+    let listener = listener.take().unwrap();
     // The client is still there, for the parent.
     let (accepted, _) = accept(&listener);
     assert_entangled(&accepted, &client.join().unwrap().unwrap());

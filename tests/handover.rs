@@ -129,8 +129,9 @@ fn bytes_that_are_no_port_stay_to_be_read() {
     here.write_all(b"Port?").expect("it is written");
     match MessagePort::receive_over(&there) {
         Err(ReceiveOverError::Unexpected {
-            byte: b'P',
+            byte: Some(b'P'),
             descriptors: 0,
+            goes_on: false,
         }) => {}
         other => panic!("{other:?}"),
     }
@@ -162,8 +163,9 @@ fn s57_descriptors_that_are_no_port_are_refused_and_closed() {
                 Err(ReceiveOverError::Unexpected {
                     byte: found,
                     descriptors: count,
+                    goes_on: false,
                 }) => {
-                    assert_eq!((found, count), (byte, descriptors.len()));
+                    assert_eq!((found, count), (Some(byte), descriptors.len()));
                 }
                 other => panic!("{other:?}"),
             }

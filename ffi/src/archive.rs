@@ -1,13 +1,12 @@
 //! Reading what Rust has serialised, and writing what it can read: rkyv 0.8 archives in its default format, which are little-
 //! endian structs with relative pointers of 32 bits.
 
-use crate::arguments::{bytes, output};
+use crate::arguments::{area, bytes, output};
 use crate::failure::{Answer, Failure, answer};
 use crate::status::*;
 use ringport_rs::rkyv;
 use rkyv::string::ArchivedString;
 use std::ffi::{c_char, c_void};
-use std::slice;
 
 /// Bytes of an archived string, and of an archived vector or boxed slice.
 const REFERENCE: usize = 8;
@@ -49,13 +48,13 @@ pub unsafe extern "C" fn ringport_archived_root(
     root: *mut *const c_void,
 ) -> ringport_status {
     answer(|| {
-        let (data, output) = (bytes(data, len)?, output(root, "root")?);
+        let (data, output) = (area(data, len)?, output(root, "root")?);
         let Some(start) = len.checked_sub(root_size) else {
             return Err(bad(format!(
                 "{len} bytes are too short for a value of {root_size}"
             )));
         };
-        let at = data.as_ptr().wrapping_add(start);
+        let at = data.cast::<u8>().wrapping_add(start);
         check_align(at, root_align)?;
         output.write(at.cast());
         Ok(())
@@ -184,11 +183,7 @@ pub unsafe extern "C" fn ringport_archive_string(
         if text_len >= 1 << 30 {
             return Err(too_long(text_len));
         }
-        let to = place(
-            slice::from_raw_parts(data.cast(), len),
-            text.cast(),
-            text_len,
-        )?;
+        let to = place(area(data, len)?, text.cast(), text_len)?;
         // The two upper bits of the first byte are 10 here, which begins no text.
         let n = text_len as u32;
         let marked = n & 0x3f | 0x80 | (n & !0x3f) << 2;
@@ -212,11 +207,10 @@ pub unsafe extern "C" fn ringport_archive_slice(
 ) -> ringport_status {
     answer(|| {
         let from = target(data, len, at)?;
-        let data = slice::from_raw_parts(data.cast(), len);
         let Ok(n) = u32::try_from(count) else {
             return Err(too_long(count));
         };
-        let to = place(data, elements, usize::from(count != 0))?;
+        let to = place(area(data, len)?, elements, usize::from(count != 0))?;
         write_words(at, distance(from, to)?, n);
         Ok(())
     })
@@ -233,10 +227,10 @@ pub unsafe extern "C" fn ringport_archive_box(
     value: *const c_void,
 ) -> ringport_status {
     answer(|| {
-        let bytes = bytes(data, len)?;
-        let from = place(bytes, at, POINTER)?;
+        let data = area(data, len)?;
+        let from = place(data, at, POINTER)?;
         check_align(at.cast(), REFERENCE_ALIGN)?;
-        let to = place(bytes, value, 0)?;
+        let to = place(data, value, 0)?;
         at.cast::<u32>()
             .write_unaligned(distance(from, to)?.to_le());
         Ok(())
@@ -251,21 +245,21 @@ fn word(data: &[u8], at: usize) -> u32 {
 }
 
 /// Where in `data` so many bytes from `at` on are.
-fn place(data: &[u8], at: *const c_void, size: usize) -> Answer<usize> {
-    let offset = (at as usize).wrapping_sub(data.as_ptr() as usize);
+fn place(data: *const [u8], at: *const c_void, size: usize) -> Answer<usize> {
+    let start = data.cast::<u8>();
+    let offset = (at as usize).wrapping_sub(start as usize);
     if offset <= data.len() && size <= data.len() - offset {
         return Ok(offset);
     }
     Err(bad(format!(
-        "{size} bytes at {at:?} do not lie in the {} from {:?} on",
-        data.len(),
-        data.as_ptr()
+        "{size} bytes at {at:?} do not lie in the {} from {start:?} on",
+        data.len()
     )))
 }
 
 /// Where in the `len` bytes of `data` a reference is to be written.
 unsafe fn target(data: *mut c_void, len: usize, at: *mut c_void) -> Answer<usize> {
-    let from = place(bytes(data, len)?, at, REFERENCE)?;
+    let from = place(area(data, len)?, at, REFERENCE)?;
     check_align(at.cast(), REFERENCE_ALIGN)?;
     Ok(from)
 }
@@ -310,6 +304,7 @@ mod tests {
     use rkyv::rancor::BoxedError;
     use rkyv::util::AlignedVec;
     use std::ptr;
+    use std::slice;
 
     /// Lengths around what lies inline, and around where the length's own bits are split.
     const LENGTHS: [usize; 10] = [0, 1, 7, 8, 9, 63, 64, 65, 255, 70_000];

@@ -49,6 +49,14 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Answer<&'a [u
     slice(data.cast(), len, "data")
 }
 
+/// Where bytes are, which others may write meanwhile: so they are not looked at through a reference.
+pub(crate) fn area(data: *const c_void, len: usize) -> Answer<*const [u8]> {
+    if data.is_null() && len != 0 {
+        return Err(null("data"));
+    }
+    Ok(std::ptr::slice_from_raw_parts(data.cast(), len))
+}
+
 /// Several of a kind, which may be at NULL if there are none.
 #[inline(always)]
 pub(crate) unsafe fn slice<'a, T>(

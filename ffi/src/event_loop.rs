@@ -10,7 +10,7 @@ pub mod sources;
 
 use crate::arguments::{given, output};
 use crate::failure::{Answer, Failure, answer};
-use crate::port::{Place, Resident, ringport_port};
+use crate::port::{Place, ringport_port};
 use crate::process::ringport_child;
 use crate::status::*;
 use callback::{
@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::rc::Rc;
 
-pub(crate) use home::Home;
+pub(crate) use home::{Home, Resident};
 
 /// Ports, listeners, processes and timers, and callbacks for what happens to them, all on one thread.
 pub struct ringport_loop {
@@ -40,22 +40,19 @@ impl ringport_loop {
         &self.events
     }
 
-    pub(crate) fn is_freed(&self) -> bool {
-        self.freed.get()
-    }
-
-    /// Whether C has freed it, and nothing is in it any more.
-    fn is_over(&self) -> bool {
-        self.freed.get() && !self.running.get()
-    }
-
     /// Empties it for good, as C has freed it. Processes outlive their loop, so they return to their handles.
     unsafe fn clear(&self) {
-        for child in self.children.take() {
-            let child = &*child;
-            child.home.return_from(self, ringport_loop::let_go_of_child);
+        // One by one: what is freed with a callback may free handles, also this one, and those still listed leave the list.
+        while let Some(child) = self.next_child() {
+            Rc::increment_strong_count(child);
+            let child = Rc::from_raw(child);
+            let _ = child.home.come_back(self, ringport_loop::let_go_of_child);
         }
         self.events.clear_shared();
+    }
+
+    fn next_child(&self) -> Option<*const ringport_child> {
+        self.children.borrow_mut().pop_first()
     }
 
     /// One more owner of a loop that C has.
@@ -134,10 +131,14 @@ pub unsafe extern "C" fn ringport_loop_add(
         );
         match events.events.add(handle.take()?) {
             Ok(attached) => {
-                let resident = Resident::new(port);
+                let resident = Resident::new(port.cast_const());
                 let place = Place::InLoop(Rc::downgrade(&events), attached.id(), resident.clone());
                 handle.set(place);
-                attached.on_close(move |_, event| resident.end(event.reason));
+                attached.on_leave(move |reason| {
+                    if let Some(handle) = resident.get() {
+                        handle.set(Place::Ended(reason));
+                    }
+                });
                 Ok(())
             }
             Err(error) => {
@@ -189,7 +190,7 @@ unsafe fn set(
     port: *mut ringport_port,
     user: *mut c_void,
     free_user: ringport_free_user,
-    set: impl FnOnce(&Attached<'static, 'static>, Resident, *mut ringport_loop, User),
+    set: impl FnOnce(&Attached<'static, 'static>, Resident<ringport_port>, *mut ringport_loop, User),
 ) -> Answer<()> {
     given(port, "port")?;
     // It outlives the call, whatever that does which frees what belonged to the callback before.
@@ -277,9 +278,10 @@ pub unsafe extern "C" fn ringport_port_on_message_error(
         set(port, user, free_user, |attached, resident, events, user| {
             attached.on_message_error(move |_, event| {
                 // Of the other kind there is none: nothing here asks for a type.
-                if let MessageErrorEvent::Receive { error, .. } = event {
+                let port = resident.pointer();
+                if let (MessageErrorEvent::Receive { error, .. }, false) = (event, port.is_null()) {
                     let status = Failure::from(error).tell() as i32;
-                    call(events, resident.pointer(), status, user.pointer());
+                    call(events, port, status, user.pointer());
                 }
             });
         })
@@ -302,9 +304,11 @@ pub unsafe extern "C" fn ringport_port_on_close(
         let call = callback::given(call)?;
         set(port, user, free_user, |attached, resident, events, user| {
             attached.on_close(move |_, event| {
-                let reason = crate::port::ringport_close_reason::from(event.reason) as i32;
-                call(events, resident.pointer(), reason, user.pointer());
-                resident.end(event.reason);
+                let port = resident.pointer();
+                if !port.is_null() {
+                    let reason = crate::port::ringport_close_reason::from(event.reason) as i32;
+                    call(events, port, reason, user.pointer());
+                }
             });
         })
     })
@@ -328,7 +332,10 @@ pub unsafe extern "C" fn ringport_port_on_room(
         let call = callback::given(call)?;
         set(port, user, free_user, |attached, resident, events, user| {
             let tell = move |_: &EventLoop<'static>, _| {
-                call(events, resident.pointer(), user.pointer());
+                let port = resident.pointer();
+                if !port.is_null() {
+                    call(events, port, user.pointer());
+                }
             };
             if with_ports {
                 attached.on_room_with_ports(len, tell);

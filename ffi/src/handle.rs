@@ -34,8 +34,8 @@ pub unsafe extern "C" fn ringport_port_into_fds(
     })
 }
 
-/// Makes a port of its two descriptors, checking that they are one. On success they are the port's; on failure they stay the
-/// caller's. The caller frees the port.
+/// Makes a port of its two descriptors, checking that they are one. On success they are the port's, and close on exec; on failure
+/// they stay the caller's. The caller frees the port.
 ///
 /// Answers RINGPORT_INVALID for a number that is no open descriptor; RINGPORT_NOT_A_PORT, with what was wrong in
 /// ringport_last_error; RINGPORT_SYSTEM.
@@ -91,7 +91,8 @@ pub(crate) unsafe fn descriptor<'a>(number: c_int, name: &'static str) -> Answer
 /// (RINGPORT_DETACHED), and still to be freed.
 ///
 /// Answers RINGPORT_BUSY as ringport_port_into_fds does; RINGPORT_CLOSED_PORT; RINGPORT_INVALID if `socket` is not open;
-/// RINGPORT_TOO_MANY_IN_FLIGHT; RINGPORT_SYSTEM with the socket's own error, EAGAIN among them. The port stays here then.
+/// RINGPORT_TOO_MANY_IN_FLIGHT; RINGPORT_SYSTEM with the socket's own error: EAGAIN; EAFNOSUPPORT if it is no Unix socket. The
+/// port stays here then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_port_send(
     port: *mut ringport_port,
@@ -99,7 +100,7 @@ pub unsafe extern "C" fn ringport_port_send(
 ) -> ringport_status {
     answer(|| {
         let (handle, socket) = (given(port, "port")?, descriptor(socket, "socket")?);
-        handle.check_to_be_sent()?;
+        handle.check_not_ended()?;
         handle.take()?.send_over(socket).map_err(|error| {
             let (error, ports) = error.into_parts();
             ports.into_iter().for_each(|port| handle.put_back(port));
@@ -112,7 +113,7 @@ pub unsafe extern "C" fn ringport_port_send(
 /// caller frees the port, which is not trusted.
 ///
 /// Answers RINGPORT_NOT_A_PORT when something else comes next; RINGPORT_CLOSED when the socket's other end is closed;
-/// RINGPORT_INVALID; RINGPORT_SYSTEM, EAGAIN among it. Nothing was read from the socket then.
+/// RINGPORT_INVALID; RINGPORT_SYSTEM as for ringport_port_send. Nothing was read from the socket then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_port_receive(
     socket: c_int,

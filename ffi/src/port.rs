@@ -7,7 +7,7 @@
 //! as long as `is_lent` says that there is one, which its holders keep true.
 
 use crate::arguments::{given, output};
-use crate::event_loop::ringport_loop;
+use crate::event_loop::{Resident, ringport_loop};
 use crate::failure::{Answer, Failure, answer, answer_or};
 use crate::receive::ringport_message;
 use crate::status::*;
@@ -27,39 +27,11 @@ pub struct ringport_port {
     place: RefCell<Place>,
 }
 
-/// What the handlers of a loop know of the handle: where it is, or NULL once it has nothing to do with the loop any more. They
-/// own nothing of it, so that it can be handed to another thread from inside one of them.
-#[derive(Clone)]
-pub(crate) struct Resident(Rc<Cell<*const ringport_port>>);
-
-impl Resident {
-    pub(crate) fn new(handle: *const ringport_port) -> Resident {
-        Resident(Rc::new(Cell::new(handle)))
-    }
-
-    /// The handle, for C; NULL if it has left.
-    pub(crate) fn pointer(&self) -> *mut ringport_port {
-        self.0.get().cast_mut()
-    }
-
-    fn leave(&self) {
-        self.0.set(std::ptr::null());
-    }
-
-    /// The port has ended, and leaves the loop by that, if it has not before.
-    pub(crate) fn end(&self, reason: CloseReason) {
-        // SAFETY: it is NULL as soon as the handle is freed, or leaves the loop for another thread.
-        if let Some(handle) = unsafe { self.0.get().as_ref() } {
-            handle.set(Place::Ended(reason));
-        }
-    }
-}
-
 /// Where the port is. It is here almost always, so it is not boxed.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Place {
     Here(MessagePort),
-    InLoop(Weak<ringport_loop>, PortId, Resident),
+    InLoop(Weak<ringport_loop>, PortId, Resident<ringport_port>),
     /// With somebody else.
     Moved,
     /// It has left its loop, and is no more.
@@ -153,13 +125,6 @@ impl ringport_port {
     fn ended(&self) -> Option<CloseReason> {
         match &*self.place.borrow() {
             Place::Ended(reason) => Some(*reason),
-            Place::InLoop(events, id, _) => {
-                let events = events.upgrade();
-                let is_there = events.is_some_and(|events| {
-                    !events.is_freed() && events.events().port(*id).is_some()
-                });
-                (!is_there).then_some(CloseReason::ClosedHere)
-            }
             _ => None,
         }
     }
@@ -207,14 +172,21 @@ impl ringport_port {
         }
     }
 
-    /// Whether the port could be sent now, as far as this layer knows.
-    pub(crate) fn check_to_be_sent(&self) -> Answer<()> {
+    pub(crate) fn check_not_moved(&self) -> Answer<()> {
+        match &*self.place.borrow() {
+            Place::Moved => Err(moved()),
+            _ => Ok(()),
+        }
+    }
+
+    /// That the port is there to be sent, and not gone with its end.
+    pub(crate) fn check_not_ended(&self) -> Answer<()> {
         match self.ended() {
             Some(reason) => Err(Failure::new(
                 RINGPORT_CLOSED_PORT,
                 format!("a port of those to be sent has ended before: {reason}"),
             )),
-            None => self.check_free(),
+            None => Ok(()),
         }
     }
 
@@ -245,7 +217,7 @@ impl ringport_port {
     }
 
     /// What the handlers of its loop know of it.
-    pub(crate) fn resident(&self) -> Option<Resident> {
+    pub(crate) fn resident(&self) -> Option<Resident<ringport_port>> {
         match &*self.place.borrow() {
             Place::InLoop(_, _, resident) => Some(resident.clone()),
             _ => None,

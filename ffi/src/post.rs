@@ -48,9 +48,9 @@ pub unsafe extern "C" fn ringport_post(
 /// peers notice nothing. At most RINGPORT_MAX_PORTS.
 ///
 /// On success their handles are dead: every call on them answers RINGPORT_DETACHED, and they are still to be freed. On
-/// failure nothing was sent and nothing has moved. It is looked for in this order: RINGPORT_SELF_TRANSFER,
-/// RINGPORT_DUPLICATE_PORT; RINGPORT_DETACHED and RINGPORT_BUSY (a port of the list has moved, or is in a loop, or has a
-/// reservation or messages in place); RINGPORT_CLOSED_PORT, RINGPORT_OWN_PEER, RINGPORT_TOO_MANY_PORTS; what ringport_post
+/// failure nothing was sent and nothing has moved. It is looked for in this order, each in the whole list:
+/// RINGPORT_SELF_TRANSFER, RINGPORT_DUPLICATE_PORT, RINGPORT_DETACHED, RINGPORT_CLOSED_PORT, RINGPORT_OWN_PEER, RINGPORT_BUSY
+/// (a port of the list is in a loop, or has a reservation or messages in place), RINGPORT_TOO_MANY_PORTS; what ringport_post
 /// answers; RINGPORT_TRANSFERS_FULL, RINGPORT_TOO_MANY_IN_FLIGHT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_post_with_ports(
@@ -66,6 +66,7 @@ pub unsafe extern "C" fn ringport_post_with_ports(
         let handles = handles(slice(ports, port_count, "ports")?)?;
         check_list(port, &handles)?;
         port.with(|port| {
+            check_cargo(port, &handles)?;
             let items = handles
                 .iter()
                 .map(|handle| handle.take())
@@ -111,9 +112,25 @@ fn check_list(carrier: &ringport_port, handles: &[&ringport_port]) -> Answer<()>
             format!("port {index} of those to be sent is listed before"),
         ));
     }
+    Ok(())
+}
+
+/// What could be wrong with ports to be sent, in its order, before any of them is taken.
+unsafe fn check_cargo(carrier: &MessagePort, handles: &[&ringport_port]) -> Answer<()> {
     handles
         .iter()
-        .try_for_each(|handle| handle.check_to_be_sent())
+        .try_for_each(|handle| handle.check_not_moved())?;
+    handles
+        .iter()
+        .try_for_each(|handle| handle.check_not_ended())?;
+    let ports = handles
+        .iter()
+        .map(|handle| handle.lend())
+        .collect::<Answer<Vec<_>>>()?;
+    carrier.check_cargo(ports.iter().map(|(port, _)| *port))?;
+    // Those in a loop are in use as long as they are lent.
+    drop(ports);
+    handles.iter().try_for_each(|handle| handle.check_free())
 }
 
 /// Reserves a message of `len` bytes, to be written where it will be read, waiting for room as ringport_post does. `*data`

@@ -12,7 +12,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::ptr;
 use std::rc::Rc;
 
 /// A process started by ringport_spawn.
@@ -26,13 +25,18 @@ pub struct ringport_child {
 impl ringport_child {
     /// Calls with the process, if it is this one's child.
     fn with<R>(&self, call: impl FnOnce(&mut Child) -> io::Result<R>) -> Answer<R> {
-        if std::process::id() != self.parent {
-            return Err(Failure::new(
-                RINGPORT_FORKED,
-                "this process is a forked child of the one that has started the process",
-            ));
-        }
+        self.check_home()?;
         self.home.with(|child| failed(call(child)))
+    }
+
+    pub(crate) fn check_home(&self) -> Answer<()> {
+        if std::process::id() == self.parent {
+            return Ok(());
+        }
+        Err(Failure::new(
+            RINGPORT_FORKED,
+            "this process is a forked child of the one that has started the process",
+        ))
     }
 }
 
@@ -145,7 +149,8 @@ unsafe fn apply(given: &ringport_spawn_options, command: &mut Command) -> Answer
 
 /// Strings up to NULL.
 unsafe fn strings<'a>(first: *const *const c_char, name: &'static str) -> Answer<Vec<&'a OsStr>> {
-    let mut next = ptr::from_ref(given(first, name)?);
+    given(first, name)?;
+    let mut next = first;
     let mut strings = Vec::new();
     while !next.read().is_null() {
         strings.push(OsStr::from_bytes(CStr::from_ptr(next.read()).to_bytes()));

@@ -20,7 +20,8 @@ pub enum ringport_status {
     RINGPORT_INVALID = -3,
     /// The member `size` of a struct is not the size of that struct.
     RINGPORT_BAD_SIZE = -4,
-    /// The port has moved away from this handle: it was sent, or taken apart into its descriptors.
+    /// The port has moved away from this handle: it was sent, or taken apart into its descriptors. Or the listener ended with
+    /// its loop, or the process's end was told by one.
     RINGPORT_DETACHED = -5,
     /// The channel has ended. ringport_port_close_reason says why.
     RINGPORT_CLOSED = -6,
@@ -133,8 +134,8 @@ pub extern "C" fn ringport_status_name(status: i32) -> *const c_char {
     name.as_ptr()
 }
 
-/// What was wrong when a call on this thread last failed: which value, and what would be right. Never NULL; empty if
-/// none has. Valid until another call on this thread fails.
+/// What was wrong when a call on this thread last failed, or a callback was told of a failure: which value, and what would be
+/// right. Never NULL; empty if nothing has failed. Valid until the next failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringport_last_error() -> *const c_char {
     failure::last_text()

@@ -12,10 +12,12 @@ pub enum ReceiveOverError {
     HungUp,
     /// What comes next on the socket is no port.
     Unexpected {
-        /// The next byte.
-        byte: u8,
-        /// Descriptors that come with it. With a port there are two, and the byte is `P`.
+        /// The next byte; `None` for an empty packet. A port's is `P`.
+        byte: Option<u8>,
+        /// Descriptors that come with it. With a port there are two.
         descriptors: usize,
+        /// Whether its packet goes on. A port's does not.
+        goes_on: bool,
     },
     /// What comes next looks like a port, and its two descriptors are none.
     NotAPort(ImportFault),
@@ -44,11 +46,21 @@ impl fmt::Display for ReceiveOverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReceiveOverError::HungUp => f.write_str("the other end of the socket is closed"),
-            ReceiveOverError::Unexpected { byte, descriptors } => write!(
-                f,
-                "the next byte on the socket is {byte:#04x} and comes with {descriptors} descriptors; \
-                 a port is 0x50 with 2"
-            ),
+            ReceiveOverError::Unexpected {
+                byte,
+                descriptors,
+                goes_on,
+            } => {
+                match byte {
+                    Some(byte) => write!(f, "the next byte on the socket is {byte:#04x}")?,
+                    None => f.write_str("the next packet on the socket is empty")?,
+                }
+                let more = if *goes_on { " and more bytes" } else { "" };
+                write!(
+                    f,
+                    ", with {descriptors} descriptors{more}; a port is 0x50 with 2"
+                )
+            }
             ReceiveOverError::NotAPort(fault) => {
                 write!(f, "not a port that can be used here: {fault}")
             }

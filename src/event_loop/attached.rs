@@ -3,6 +3,7 @@
 use super::handlers::{Entry, OnRoom, Room};
 use super::slot::{PortEvent, TypedEvent, Use};
 use super::{CloseEvent, EventLoop, MessageErrorEvent, PortId};
+use crate::error::CloseReason;
 use crate::message::Message;
 use crate::port::MessagePort;
 use core::fmt;
@@ -73,6 +74,14 @@ impl<'h> Attached<'_, 'h> {
     pub fn on_close(&self, handler: impl FnMut(&EventLoop<'h>, CloseEvent) + 'h) -> &Self {
         self.entry().on_close.set(Box::new(handler));
         self
+    }
+
+    /// Has `handler` called once, when the port leaves the loop by ending, also if it was closed here or the loop is cleared; after
+    /// the close handler, and not if the port is taken out. For the C interface, whose handles have to know where their
+    /// port is.
+    #[doc(hidden)]
+    pub fn on_leave(&self, handler: impl FnOnce(CloseReason) + 'h) {
+        self.entry().on_leave.set(Some(Box::new(handler)));
     }
 
     /// Has `handler` called once, when a message of `len` bytes can be posted: what to do after a post has answered

@@ -2,6 +2,7 @@
 
 use super::slot::{HasSlot, PortEvent, Slot};
 use super::{CloseEvent, EventLoop, MessageErrorEvent, PortId};
+use crate::error::CloseReason;
 use crate::port::MessagePort;
 use crate::ring::layout::state;
 use core::cell::Cell;
@@ -10,6 +11,7 @@ use std::rc::Rc;
 pub(super) type OnMessage<'h> = dyn FnMut(&EventLoop<'h>, PortEvent<'_>) + 'h;
 pub(super) type OnMessageError<'h> = dyn FnMut(&EventLoop<'h>, MessageErrorEvent<'_>) + 'h;
 pub(super) type OnClose<'h> = dyn FnMut(&EventLoop<'h>, CloseEvent) + 'h;
+pub(super) type OnLeave<'h> = Box<dyn FnOnce(CloseReason) + 'h>;
 pub(super) type OnRoom<'h> = Box<dyn FnOnce(&EventLoop<'h>, PortId) + 'h>;
 
 /// A handler that may replace itself while it runs.
@@ -113,6 +115,8 @@ pub(super) struct Entry<'h> {
     pub(super) on_message: Handler<OnMessage<'h>>,
     pub(super) on_message_error: Handler<OnMessageError<'h>>,
     pub(super) on_close: Handler<OnClose<'h>>,
+    /// Told when the port goes in the loop, however it has ended, and not when it is taken out.
+    pub(super) on_leave: Cell<Option<OnLeave<'h>>>,
 }
 
 impl<'h> Entry<'h> {
@@ -128,6 +132,14 @@ impl<'h> Entry<'h> {
             on_message: Handler::new(),
             on_message_error: Handler::new(),
             on_close: Handler::new(),
+            on_leave: Cell::new(None),
+        }
+    }
+
+    /// Says that the port leaves the loop by ending.
+    pub(super) fn tell_leave(&self, reason: CloseReason) {
+        if let Some(on_leave) = self.on_leave.take() {
+            on_leave(reason);
         }
     }
 
@@ -138,6 +150,7 @@ impl<'h> Entry<'h> {
         self.on_message.clear();
         self.on_message_error.clear();
         self.on_close.clear();
+        drop(self.on_leave.take());
     }
 
     /// Whether messages are dispatched. A port that was started has to have a handler too: they wait for one.

@@ -66,7 +66,7 @@ impl<'h> EventLoop<'h> {
         listener: Listener,
         handler: impl FnMut(&EventLoop<'h>, Accepted) + 'h,
     ) -> Result<ListenerId, AddError<Listener>> {
-        if !self.home.is_here() {
+        if !(self.home.is_here() && listener.is_home()) {
             return Err(AddError::new(EventLoopError::Forked, listener));
         }
         let id = new_id();

@@ -125,11 +125,12 @@ impl<'h> EventLoop<'h> {
     /// The channel has ended, and everything was dispatched: tells the handler, unless it was ended here, and lets
     /// the port go.
     fn end(&self, entry: &Rc<Entry<'h>>, reason: CloseReason) -> bool {
-        struct Leave<'t, 'h>(&'t EventLoop<'h>, &'t Rc<Entry<'h>>);
+        struct Leave<'t, 'h>(&'t EventLoop<'h>, &'t Rc<Entry<'h>>, CloseReason);
         impl Drop for Leave<'_, '_> {
             fn drop(&mut self) {
-                let Leave(events, entry) = self;
+                let Leave(events, entry, reason) = self;
                 let port = entry.slot.id();
+                entry.tell_leave(*reason);
                 if let Err(DetachError::InUse) = events.remove(port) {
                     // Its handler has forgotten an event (`mem::forget`), which nobody can use any more.
                     entry.place.set(Place::Gone);
@@ -139,7 +140,7 @@ impl<'h> EventLoop<'h> {
             }
         }
         let port = entry.slot.id();
-        let _leave = Leave(self, entry);
+        let _leave = Leave(self, entry, reason);
         if reason != CloseReason::ClosedHere {
             let event = CloseEvent { port, reason };
             entry.on_close.run(|handler| handler(self, event));

@@ -30,7 +30,7 @@ impl From<ImportFault> for Fault {
 /// What its segment says is not the sender's word but that of whoever holds the port's peer, and may have
 /// been written while it was under way. If that cannot be, it is the port that has ended, not its carrier.
 fn import(handle: PortHandle) -> Result<MessagePort, Fault> {
-    let error = match MessagePort::from_handle(handle) {
+    let error = match MessagePort::from_received(handle) {
         Ok(port) => return Ok(port),
         Err(error) => error,
     };

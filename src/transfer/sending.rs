@@ -88,15 +88,26 @@ impl MessagePort {
         Ok(())
     }
 
-    /// Checks ports that are to travel, and has them leave everything in their segments.
-    fn load(&self, ports: &[MessagePort]) -> Result<Cargo, PostError> {
-        if let Some(index) = ports.iter().position(MessagePort::ended_here) {
+    /// Checks that none of these ports was closed here, and that none is this one's peer. For the C interface too, which
+    /// has to before it looks whether they can leave where they are.
+    #[doc(hidden)]
+    pub fn check_cargo<'p>(
+        &self,
+        ports: impl Iterator<Item = &'p MessagePort> + Clone,
+    ) -> Result<(), PostError> {
+        if let Some(index) = ports.clone().position(MessagePort::ended_here) {
             return Err(PostError::ClosedPort { index });
         }
-        let own_peer = |port: &MessagePort| port.segment.is_same(&self.segment);
-        if let Some(index) = ports.iter().position(own_peer) {
+        let mut ports = ports;
+        if let Some(index) = ports.position(|port| port.segment.is_same(&self.segment)) {
             return Err(PostError::OwnPeer { index });
         }
+        Ok(())
+    }
+
+    /// Checks ports that are to travel, and has them leave everything in their segments.
+    fn load(&self, ports: &[MessagePort]) -> Result<Cargo, PostError> {
+        self.check_cargo(ports.iter())?;
         if !ports.iter().all(MessagePort::is_home) {
             return Err(PostError::Forked);
         }

@@ -24,7 +24,7 @@ unsafe fn run(
     impl Drop for Running {
         fn drop(&mut self) {
             self.0.running.set(false);
-            if self.0.is_freed() {
+            if self.0.freed.get() {
                 // SAFETY: the handles in its list are there: they leave it when they are freed.
                 unsafe { self.0.clear() };
             }

@@ -60,10 +60,11 @@ pub unsafe extern "C" fn ringport_loop_add_listener(
         let shared_loop = ringport_loop::share(events);
         let user = shared(user, free_user);
         let used = Rc::clone(&user);
-        let entered = handle.home.enter(&shared_loop, |listener| {
+        let entered = handle.home.enter(&shared_loop, |listener, stay| {
             let added = shared_loop
                 .events
                 .add_listener(listener, move |_, accepted| {
+                    let _goes_with_this = &stay;
                     let pointer = used.borrow().pointer();
                     match accepted {
                         Ok((port, client)) => {
@@ -128,17 +129,18 @@ pub unsafe extern "C" fn ringport_loop_add_child(
 ) -> ringport_status {
     answer(|| {
         let handle = given(child, "child")?;
+        handle.check_home()?;
         given(events, "events")?;
         let call = callback::given(call)?;
         let shared_loop = ringport_loop::share(events);
         let user = shared(user, free_user);
         let used = Rc::clone(&user);
-        let kept = child.cast_const();
-        let entered = handle.home.enter(&shared_loop, |child| {
+        let listed = child.cast_const();
+        let entered = handle.home.enter(&shared_loop, |child, stay| {
             let added = shared_loop.events.add_child(child, move |_, ended| {
-                // From here on it may be freed.
-                (*events).children.borrow_mut().remove(&kept);
-                (*kept).home.ended();
+                (*events).children.borrow_mut().remove(&listed);
+                // From here on the handle may be another thread's.
+                drop(stay);
                 let pointer = used.borrow().pointer();
                 match ended {
                     Ok(status) => call(events, RINGPORT_OK as i32, raw(status), pointer),
@@ -158,7 +160,7 @@ pub unsafe extern "C" fn ringport_loop_add_child(
         if entered.is_err() {
             user.borrow_mut().disown();
         } else {
-            shared_loop.children.borrow_mut().insert(kept);
+            shared_loop.children.borrow_mut().insert(listed);
         }
         entered
     })

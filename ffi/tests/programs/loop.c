@@ -2,7 +2,7 @@
 #include "check.h"
 
 #include <pthread.h>
-#include <sys/wait.h>
+#include <sys/socket.h>
 
 static int freed, called;
 static ringport_port *a, *b;
@@ -323,46 +323,6 @@ static void a_port_is_in_one_loop_and_callbacks_need_one(void)
     end();
 }
 
-static void on_exit_of(ringport_loop *events, int32_t status, int wait_status, void *user)
-{
-    (void)events;
-    CHECK(status == RINGPORT_OK && user == &freed);
-    called = wait_status;
-}
-
-static void a_process_and_its_end(void)
-{
-    const char *const argv[] = {"sh", "-c", "exit 7", NULL};
-    ringport_child *child;
-    ringport_port *port;
-    int status = 0;
-    int32_t added;
-    begin();
-    OK(ringport_spawn(argv, NULL, &port, &child));
-    CHECK(ringport_child_id(child) > 0);
-    added = ringport_loop_add_child(loop, child, on_exit_of, &freed, free_user);
-    if (added == RINGPORT_SYSTEM) {
-        /* No pidfd_open here (valgrind has none): the child is still the caller's, and so is what was given for it. */
-        CHECK(freed == 0);
-        OK(ringport_child_wait(child, &status));
-    } else {
-        OK(added);
-        ANSWERS(RINGPORT_BUSY, ringport_child_wait(child, &status));
-        ANSWERS(RINGPORT_BUSY, ringport_loop_add_child(loop, child, on_exit_of, &freed, free_user));
-        CHECK(freed == 0);
-        while (called == 0) {
-            OK(ringport_loop_run_once(loop, bound));
-        }
-        status = called;
-        CHECK(freed == 1);
-        ANSWERS(RINGPORT_NOT_IN_LOOP, ringport_loop_remove_child(loop, child));
-    }
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
-    ringport_child_free(child);
-    ringport_port_free(port);
-    end();
-}
-
 static void free_handle(void *user)
 {
     CHECK(user == b);
@@ -486,79 +446,87 @@ static void a_freed_loop_closes_everything_though_something_is_in_use(void)
     end();
 }
 
-static ringport_child *process;
-static ringport_port *to_process;
-
-/* Starts a shell, and puts it into the loop; says whether that was done: without pidfd_open (valgrind has none) one that runs
- * stays with its handle. One that has ended is not waited for. */
-static int process_in_loop(const char *script, int has_ended)
+static void end_the_channel_as_no_peer_would(ringport_port *peer, ringport_port *here)
 {
-    const char *const argv[] = {"sh", "-c", script, NULL};
-    int32_t added;
-    siginfo_t end;
+    ringport_close_reason reason;
+    int segment, doorbell;
+    OK(ringport_port_into_fds(peer, &segment, &doorbell));
+    CHECK(send(doorbell, "\x05", 1, 0) == 1);
+    OK(ringport_port_close_reason(here, &reason));
+    CHECK(reason == RINGPORT_CORRUPT);
+    close(segment);
+    close(doorbell);
+}
+
+static void must_not_close(ringport_loop *events, ringport_port *port, int32_t reason, void *user)
+{
+    (void)events, (void)port, (void)reason, (void)user;
+    CHECK(!"the handle was freed");
+}
+
+/* Though the port was in use then, and has to be told of still. */
+static void no_callback_comes_with_a_handle_that_was_freed(void)
+{
+    ringport_message *shown;
     begin();
-    OK(ringport_spawn(argv, NULL, &to_process, &process));
-    if (has_ended) {
-        CHECK(waitid(P_PID, (id_t)ringport_child_id(process), &end, WEXITED | WNOWAIT) == 0);
-    }
-    added = ringport_loop_add_child(loop, process, on_exit_of, &freed, free_user);
-    CHECK(added == RINGPORT_OK || (added == RINGPORT_SYSTEM && !has_ended));
-    return added == RINGPORT_OK;
-}
+    OK(ringport_port_on_close(b, must_not_close, NULL, NULL));
+    OK(ringport_port_trust_peer(b));
+    post(a, "shown");
+    OK(ringport_recv(b, RINGPORT_NO_WAIT, &shown));
+    CHECK(ringport_message_is_in_place(shown));
+    end_the_channel_as_no_peer_would(a, b);
+    ringport_port_free(b);
+    b = NULL;
+    run_all();
+    CHECK(memcmp(ringport_message_data(shown), "shown", 5) == 0);
+    ringport_message_free(shown);
+    end();
 
-static void process_is_killed(void)
-{
-    int status;
-    OK(ringport_child_kill(process));
-    OK(ringport_child_wait(process, &status));
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-}
-
-static void end_with_process(void)
-{
-    ringport_child_free(process);
-    ringport_port_free(to_process);
-    loop = NULL;
+    begin();
+    OK(ringport_port_on_close(b, must_not_close, NULL, NULL));
+    OK(ringport_port_on_message(b, ignore, b, free_handle));
+    end_the_channel_as_no_peer_would(a, b);
+    OK(ringport_port_on_message(b, ignore, NULL, NULL));
+    CHECK(b == NULL);
+    run_all();
     end();
 }
 
-static void a_process_outlives_its_loop_and_returns_to_its_handle(void)
+static void free_loop_and_use_port(ringport_loop *events, void *user)
 {
-    int status, is_in_loop = process_in_loop("exec sleep 60", 0);
-    ringport_loop_free(loop);
-    CHECK(freed == is_in_loop);
-    process_is_killed();
-    end_with_process();
-
-    CHECK(process_in_loop("exit 7", 1));
-    ringport_loop_free(loop);
-    CHECK(freed == 1 && called == 0);
-    OK(ringport_child_wait(process, &status));
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7);
-    end_with_process();
-}
-
-static void free_loop_of_process(ringport_loop *events, void *user)
-{
+    ringport_message *message;
     (void)user;
     ringport_loop_free(events);
-    ANSWERS(RINGPORT_BUSY, ringport_child_kill(process));
-    called++;
+    post(b, "before");
+    OK(ringport_port_close(b));
+    ANSWERS(RINGPORT_CLOSED, ringport_post(b, "x", 1, RINGPORT_NO_WAIT));
+    expect(a, "before");
+    ANSWERS(RINGPORT_CLOSED, ringport_recv(a, bound, &message));
 }
 
-static void a_process_returns_when_the_callback_that_frees_its_loop_has(void)
+static void s47_a_port_is_closed_also_after_its_loop_was_freed_in_a_callback(void)
 {
-    if (process_in_loop("exec sleep 60", 0)) {
-        OK(ringport_loop_set_timeout(loop, 0, free_loop_of_process, NULL, NULL, NULL));
-        while (called == 0) {
-            OK(ringport_loop_run_once(loop, bound));
-        }
-        CHECK(freed == 1 && called == 1);
-    } else {
-        ringport_loop_free(loop);
-    }
-    process_is_killed();
-    end_with_process();
+    begin();
+    OK(ringport_loop_set_timeout(loop, 0, free_loop_and_use_port, NULL, NULL, NULL));
+    OK(ringport_loop_run(loop));
+    loop = NULL;
+    ANSWERS(RINGPORT_CLOSED, ringport_post(b, "x", 1, RINGPORT_NO_WAIT));
+    end();
+}
+
+static void a_port_that_was_closed_here_has_left_its_loop_as_well(void)
+{
+    ringport_loop *elsewhere;
+    begin();
+    OK(ringport_loop_new(&elsewhere));
+    OK(ringport_port_close(b));
+    ANSWERS(RINGPORT_BUSY, ringport_loop_add(elsewhere, b));
+    OK(ringport_loop_run(loop));
+    ANSWERS(RINGPORT_CLOSED, ringport_loop_remove(loop, b));
+    ANSWERS(RINGPORT_CLOSED, ringport_loop_add(elsewhere, b));
+    ANSWERS(RINGPORT_CLOSED, ringport_port_start(b));
+    ringport_loop_free(elsewhere);
+    end();
 }
 
 int main(void)
@@ -572,11 +540,11 @@ int main(void)
     RUN(room_is_told_once);
     RUN(timers_and_wakes_are_told);
     RUN(a_port_is_in_one_loop_and_callbacks_need_one);
-    RUN(a_process_and_its_end);
     RUN(what_frees_a_user_may_free_the_handles_of_the_very_call);
     RUN(a_port_may_go_to_another_loop_from_its_close_callback);
     RUN(a_freed_loop_closes_everything_though_something_is_in_use);
-    RUN(a_process_outlives_its_loop_and_returns_to_its_handle);
-    RUN(a_process_returns_when_the_callback_that_frees_its_loop_has);
+    RUN(no_callback_comes_with_a_handle_that_was_freed);
+    RUN(s47_a_port_is_closed_also_after_its_loop_was_freed_in_a_callback);
+    RUN(a_port_that_was_closed_here_has_left_its_loop_as_well);
     return 0;
 }

@@ -3,7 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
+
+#ifndef SO_PEEK_OFF
+#define SO_PEEK_OFF 42 /* Linux 3.4; not in POSIX */
+#endif
 
 static ringport_port *a, *b, *c, *d;
 
@@ -112,9 +117,23 @@ static void s13_the_checks_come_in_their_order(void)
     list[0] = b, list[1] = c;
     SAYS(RINGPORT_CLOSED_PORT, "port 1", ringport_post_with_ports(a, "x", 1, list, 2, RINGPORT_NO_WAIT));
     SAYS(RINGPORT_OWN_PEER, "port 0", ringport_post_with_ports(a, "x", 1, list, 1, RINGPORT_NO_WAIT));
+    /* One that cannot leave, and one that has left. */
+    OK(ringport_channel_new(NULL, &many[0], &many[1]));
+    OK(ringport_reserve(many[0], 8, RINGPORT_NO_WAIT, &data));
+    list[0] = many[0], list[1] = b;
+    SAYS(RINGPORT_OWN_PEER, "port 1", ringport_post_with_ports(a, "x", 1, list, 2, RINGPORT_NO_WAIT));
+    list[1] = c;
+    SAYS(RINGPORT_CLOSED_PORT, "port 1", ringport_post_with_ports(a, "x", 1, list, 2, RINGPORT_NO_WAIT));
+    OK(ringport_post_with_ports(a, "gone", 4, &many[1], 1, RINGPORT_NO_WAIT));
+    list[2] = many[1];
+    ANSWERS(RINGPORT_DETACHED, ringport_post_with_ports(a, "x", 1, list, 3, RINGPORT_NO_WAIT));
+    SAYS(RINGPORT_BUSY, "reservation", ringport_post_with_ports(a, "x", 1, list, 1, RINGPORT_NO_WAIT));
+    ringport_port_free(many[0]);
+    ringport_port_free(many[1]);
     list[0] = NULL;
     ANSWERS(RINGPORT_NULL, ringport_post_with_ports(a, "x", 1, list, 1, RINGPORT_NO_WAIT));
     expect(b, "waits");
+    expect(b, "gone");
     expect(d, "waits too");
     close_channels();
 
@@ -238,21 +257,27 @@ static void s44_ports_that_are_not_taken_are_closed(void)
 
 static void descriptors_that_are_no_port_stay_the_callers(void)
 {
-    int segment, doorbell, file = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int segment, doorbell, peek_off = 4, file = open("/dev/null", O_RDWR | O_CLOEXEC);
+    socklen_t length = sizeof peek_off;
     ringport_port *port = NULL;
 
     open_channels();
     post(a, "waits");
     OK(ringport_port_into_fds(b, &segment, &doorbell));
     CHECK((fcntl(segment, F_GETFD) & FD_CLOEXEC) && (fcntl(doorbell, F_GETFD) & FD_CLOEXEC));
+    CHECK(fcntl(segment, F_SETFD, 0) == 0 && fcntl(doorbell, F_SETFD, 0) == 0);
+    CHECK(setsockopt(doorbell, SOL_SOCKET, SO_PEEK_OFF, &peek_off, sizeof peek_off) == 0);
     SAYS(RINGPORT_INVALID, "-1", ringport_port_from_fds(-1, doorbell, &port));
     SAYS(RINGPORT_INVALID, "4321", ringport_port_from_fds(segment, 4321, &port));
     ANSWERS(RINGPORT_NOT_A_PORT, ringport_port_from_fds(segment, segment, &port));
     ANSWERS(RINGPORT_NOT_A_PORT, ringport_port_from_fds(doorbell, segment, &port));
     ANSWERS(RINGPORT_NOT_A_PORT, ringport_port_from_fds(file, doorbell, &port));
     ANSWERS(RINGPORT_NOT_A_PORT, ringport_port_from_fds(segment, file, &port));
-    CHECK(port == NULL && fcntl(segment, F_GETFD) >= 0 && fcntl(doorbell, F_GETFD) >= 0 && fcntl(file, F_GETFD) >= 0);
+    CHECK(port == NULL && fcntl(segment, F_GETFD) == 0 && fcntl(doorbell, F_GETFD) == 0 && fcntl(file, F_GETFD) >= 0);
+    CHECK(getsockopt(doorbell, SOL_SOCKET, SO_PEEK_OFF, &peek_off, &length) == 0 && peek_off == 4);
     OK(ringport_port_from_fds(segment, doorbell, &port));
+    CHECK((fcntl(segment, F_GETFD) & FD_CLOEXEC) && (fcntl(doorbell, F_GETFD) & FD_CLOEXEC));
+    CHECK(getsockopt(doorbell, SOL_SOCKET, SO_PEEK_OFF, &peek_off, &length) == 0 && peek_off == -1);
     expect(port, "waits");
     ringport_port_free(port);
     CHECK(fcntl(segment, F_GETFD) < 0 && fcntl(doorbell, F_GETFD) < 0);
@@ -297,6 +322,60 @@ static void a_port_goes_over_any_unix_socket(void)
     close_channels();
 }
 
+/* Other families leave descriptors behind, and say that all was sent. */
+static void a_port_does_not_go_over_other_sockets(void)
+{
+    struct sockaddr_in address;
+    socklen_t length = sizeof address;
+    int here = socket(AF_INET, SOCK_DGRAM, 0), there = socket(AF_INET, SOCK_DGRAM, 0);
+    ringport_port *port = NULL;
+
+    open_channels();
+    memset(&address, 0, sizeof address);
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(bind(there, (struct sockaddr *)&address, sizeof address) == 0);
+    CHECK(getsockname(there, (struct sockaddr *)&address, &length) == 0);
+    CHECK(connect(here, (struct sockaddr *)&address, length) == 0);
+    ANSWERS(RINGPORT_SYSTEM, ringport_port_send(d, here));
+    CHECK(ringport_last_errno() == EAFNOSUPPORT);
+    CHECK(send(here, "P", 1, 0) == 1);
+    ANSWERS(RINGPORT_SYSTEM, ringport_port_receive(there, &port));
+    CHECK(ringport_last_errno() == EAFNOSUPPORT && port == NULL);
+    post(c, "kept");
+    expect(d, "kept");
+    close(here);
+    close(there);
+    close_channels();
+}
+
+/* A packet is a port if it is one byte with two descriptors, and nothing else is there. */
+static void a_port_is_a_packet_of_its_own(void)
+{
+    const int types[] = {SOCK_DGRAM, SOCK_SEQPACKET};
+    int type, sockets[2];
+    char packet[8];
+    for (type = 0; type < 2; type++) {
+        ringport_port *port = NULL;
+        open_channels();
+        CHECK(socketpair(AF_UNIX, types[type], 0, sockets) == 0);
+        CHECK(send(sockets[0], "", 0, 0) == 0);
+        CHECK(send(sockets[0], "Port", 4, 0) == 4);
+        OK(ringport_port_send(d, sockets[0]));
+        SAYS(RINGPORT_NOT_A_PORT, "empty", ringport_port_receive(sockets[1], &port));
+        CHECK(recv(sockets[1], packet, sizeof packet, 0) == 0);
+        SAYS(RINGPORT_NOT_A_PORT, "more bytes", ringport_port_receive(sockets[1], &port));
+        CHECK(recv(sockets[1], packet, sizeof packet, 0) == 4);
+        OK(ringport_port_receive(sockets[1], &port));
+        post(c, "hello");
+        expect(port, "hello");
+        ringport_port_free(port);
+        close(sockets[0]);
+        close(sockets[1]);
+        close_channels();
+    }
+}
+
 int main(void)
 {
     RUN(s33_what_waits_on_a_port_goes_with_it);
@@ -308,5 +387,7 @@ int main(void)
     RUN(s44_ports_that_are_not_taken_are_closed);
     RUN(descriptors_that_are_no_port_stay_the_callers);
     RUN(a_port_goes_over_any_unix_socket);
+    RUN(a_port_does_not_go_over_other_sockets);
+    RUN(a_port_is_a_packet_of_its_own);
     return 0;
 }
