@@ -97,10 +97,24 @@ private:
     int errno_ = 0;
 };
 
+namespace detail {
+
+inline ringport::close_reason reason_of(const ringport_port *port) noexcept {
+    ringport_close_reason reason = RINGPORT_OPEN;
+    if (port != nullptr) {
+        ringport_port_close_reason(port, &reason);
+    }
+    return static_cast<ringport::close_reason>(reason);
+}
+
+} // namespace detail
+
 /// The channel has ended, and everything that was posted before has been received.
 class closed_error : public error {
 public:
     explicit closed_error(ringport::close_reason reason) : error(RINGPORT_CLOSED), reason_(reason) {}
+    /// The last failure of this thread, which was that of this port, if there is one.
+    explicit closed_error(const ringport_port *port) : error(RINGPORT_CLOSED), reason_(detail::reason_of(port)) {}
 
     /// Why.
     ringport::close_reason reason() const noexcept { return reason_; }
@@ -114,15 +128,9 @@ inline const char *status_name(ringport_status status) noexcept { return ringpor
 
 namespace detail {
 
-inline ringport::close_reason reason_of(const ringport_port *port) noexcept {
-    ringport_close_reason reason = RINGPORT_OPEN;
-    ringport_port_close_reason(port, &reason);
-    return static_cast<ringport::close_reason>(reason);
-}
-
 [[noreturn]] inline void raise(ringport_status status, const ringport_port *port = nullptr) {
     if (status == RINGPORT_CLOSED) {
-        throw closed_error(reason_of(port));
+        throw closed_error(port);
     }
     throw error(status);
 }
@@ -236,13 +244,25 @@ namespace detail {
 template <class Container>
 using element_of = std::remove_pointer_t<decltype(std::declval<Container &>().data())>;
 
+/// What means nothing in another process, though it can be copied.
+template <class T>
+struct is_view : std::is_pointer<T> {};
+template <class Char, class Traits>
+struct is_view<std::basic_string_view<Char, Traits>> : std::true_type {};
+
 /// Whether it has `data()` and `size()`, and elements that are nothing but their bytes.
 template <class Container, class = void>
 struct is_contiguous : std::false_type {};
 template <class Container>
 struct is_contiguous<Container, std::void_t<element_of<Container>, decltype(std::declval<Container &>().size())>>
     : std::bool_constant<std::is_object_v<element_of<Container>> &&
-                         std::is_trivially_copyable_v<element_of<Container>>> {};
+                         std::is_trivially_copyable_v<element_of<Container>> &&
+                         !is_view<std::remove_cv_t<element_of<Container>>>::value> {};
+
+inline std::size_t length_of(const char *text, std::size_t most) noexcept {
+    const void *end = std::memchr(text, 0, most);
+    return end != nullptr ? static_cast<std::size_t>(static_cast<const char *>(end) - text) : most;
+}
 
 } // namespace detail
 
@@ -254,7 +274,17 @@ public:
         : data_(static_cast<const std::byte *>(data)), size_(size) {}
     bytes(std::string_view text) noexcept : bytes(text.data(), text.size()) {}
     /// A text that ends with a zero, which does not belong to it.
-    bytes(const char *text) noexcept : bytes(std::string_view(text)) {}
+    template <class Text, std::enable_if_t<std::is_same_v<Text, const char *> || std::is_same_v<Text, char *>, int> = 0>
+    bytes(const Text &text) noexcept : bytes(std::string_view(text)) {}
+    /// The same, or as much text as the array holds.
+    template <std::size_t Size>
+    bytes(const char (&text)[Size]) noexcept : bytes(text, detail::length_of(text, Size)) {}
+    bytes(std::nullptr_t) = delete;
+    /// All of an array.
+    template <std::size_t Size>
+    bytes(const std::byte (&array)[Size]) noexcept : bytes(array, Size) {}
+    template <std::size_t Size>
+    bytes(const unsigned char (&array)[Size]) noexcept : bytes(array, Size) {}
     /// What lies in a string, a vector, an array, a span, a message.
     template <class Container, std::enable_if_t<detail::is_contiguous<const Container>::value, int> = 0>
     bytes(const Container &container) noexcept
@@ -431,28 +461,69 @@ private:
 
 // ---------------------------------------------------------------------------------------------------- posting
 
+namespace detail {
+
+/// A slot or a batch that is open. Its port knows of it, and one that goes before leaves it its handle: in a loop that is up to
+/// the peer.
+class reservation {
+public:
+    reservation(const reservation &) = delete;
+    reservation &operator=(const reservation &) = delete;
+
+    explicit operator bool() const noexcept { return port_ != nullptr; }
+
+protected:
+    reservation() noexcept = default;
+    explicit reservation(endpoint &from) noexcept;
+    ~reservation() { abort(); }
+
+    /// The port's handle; null if nothing is open.
+    ringport_port *port() const noexcept { return port_; }
+    /// Gives it up.
+    void abort() noexcept {
+        if (port_ != nullptr) {
+            ringport_abort(port_);
+            end();
+        }
+    }
+    /// It is over.
+    void end() noexcept;
+    /// Becomes what another was.
+    void take(reservation &other) noexcept;
+
+    /// Ends it when what was done with it has been told.
+    struct ending {
+        reservation &of;
+        ~ending() { of.end(); }
+    };
+
+private:
+    friend class ringport::endpoint;
+
+    ringport_port *port_ = nullptr;
+    /// Whose it is; null if that is gone.
+    endpoint *from_ = nullptr;
+    bool is_heir_ = false;
+};
+
+} // namespace detail
+
 /// Room in the ring, to write a message where it will be read. Dropping it posts nothing.
 ///
-/// One slot or batch a port; another post meanwhile is RINGPORT_BUSY. The port outlives it.
-class slot {
+/// One slot or batch a port; another post meanwhile is RINGPORT_BUSY. If the port goes before it, nothing can be posted.
+class slot : public detail::reservation {
 public:
     /// None.
     slot() noexcept = default;
-    slot(slot &&other) noexcept
-        : port_(std::exchange(other.port_, nullptr)), room_(std::exchange(other.room_, mutable_bytes())) {}
+    slot(slot &&other) noexcept : room_(std::exchange(other.room_, mutable_bytes())) { take(other); }
     slot &operator=(slot &&other) noexcept {
         if (this != &other) {
             abort();
-            port_ = std::exchange(other.port_, nullptr);
             room_ = std::exchange(other.room_, mutable_bytes());
+            take(other);
         }
         return *this;
     }
-    slot(const slot &) = delete;
-    slot &operator=(const slot &) = delete;
-    ~slot() { abort(); }
-
-    explicit operator bool() const noexcept { return port_ != nullptr; }
 
     /// The room, aligned to 16 or as was asked for. To be written only: what it holds before is nothing.
     mutable_bytes room() const noexcept { return room_; }
@@ -464,24 +535,28 @@ public:
     /// Posts its first `length` bytes. If there are not so many, the slot stays open; if the channel has been closed
     /// meanwhile, there is nothing left to be open.
     void commit(std::size_t length) {
-        const ringport_port *port = port_;
-        detail::check(commit(std::nothrow, length), port);
+        const ringport_status status = ringport_commit(port(), length);
+        if (status == RINGPORT_TOO_LARGE) {
+            detail::raise(status);
+        }
+        const ending with_this{*this};
+        room_ = mutable_bytes();
+        detail::check(status, port());
     }
     ringport_status commit(std::nothrow_t) noexcept { return commit(std::nothrow, size()); }
     ringport_status commit(std::nothrow_t, std::size_t length) noexcept {
-        const ringport_status status = ringport_commit(port_, length);
+        const ringport_status status = ringport_commit(port(), length);
         if (status != RINGPORT_TOO_LARGE) {
-            forget();
+            room_ = mutable_bytes();
+            end();
         }
         return status;
     }
 
     /// Posts nothing, and gives the room back.
     void abort() noexcept {
-        if (port_ != nullptr) {
-            ringport_abort(port_);
-            forget();
-        }
+        room_ = mutable_bytes();
+        reservation::abort();
     }
 
     /// Makes the eight bytes `at`, in the room, an archived string. The text lies in the room before them, or has at
@@ -498,65 +573,52 @@ public:
 
 private:
     friend class endpoint;
-    slot(ringport_port *port, void *data, std::size_t size) noexcept : port_(port), room_(data, size) {}
-    void forget() noexcept {
-        port_ = nullptr;
-        room_ = mutable_bytes();
-    }
+    slot(endpoint &from, void *data, std::size_t size) noexcept : reservation(from), room_(data, size) {}
 
-    ringport_port *port_ = nullptr;
     mutable_bytes room_;
 };
 
 /// Messages that become receivable all at once, for the price of little more than one. Dropping it posts none.
 ///
-/// One slot or batch a port; another post meanwhile is RINGPORT_BUSY. The port outlives it.
-class batch {
+/// One slot or batch a port; another post meanwhile is RINGPORT_BUSY. If the port goes before it, nothing can be posted.
+class batch : public detail::reservation {
 public:
-    batch(batch &&other) noexcept : port_(std::exchange(other.port_, nullptr)) {}
+    /// None.
+    batch() noexcept = default;
+    batch(batch &&other) noexcept { take(other); }
     batch &operator=(batch &&other) noexcept {
         if (this != &other) {
             abort();
-            port_ = std::exchange(other.port_, nullptr);
+            take(other);
         }
         return *this;
     }
-    batch(const batch &) = delete;
-    batch &operator=(const batch &) = delete;
-    ~batch() { abort(); }
-
-    explicit operator bool() const noexcept { return port_ != nullptr; }
 
     /// Adds a message; `false` if there is no room for it: publish, and begin another batch.
-    [[nodiscard]] bool post(bytes data) { return detail::check_room(post(std::nothrow, data), port_); }
+    [[nodiscard]] bool post(bytes data) { return detail::check_room(post(std::nothrow, data), port()); }
     ringport_status post(std::nothrow_t, bytes data) noexcept {
-        return ringport_batch_post(port_, data.data(), data.size());
+        return ringport_batch_post(port(), data.data(), data.size());
     }
 
     /// Posts what was added, and says how many messages that were. The batch is over.
     std::size_t publish() {
-        const ringport_port *port = port_;
         std::size_t count = 0;
-        detail::check(publish(std::nothrow, count), port);
+        const ending with_this{*this};
+        detail::check(ringport_batch_publish(port(), &count), port());
         return count;
     }
     ringport_status publish(std::nothrow_t, std::size_t &count) noexcept {
         // Whatever comes of it, the batch is over.
-        return ringport_batch_publish(std::exchange(port_, nullptr), &count);
+        const ending with_this{*this};
+        return ringport_batch_publish(port(), &count);
     }
 
     /// Posts nothing.
-    void abort() noexcept {
-        if (port_ != nullptr) {
-            ringport_abort(std::exchange(port_, nullptr));
-        }
-    }
+    void abort() noexcept { reservation::abort(); }
 
 private:
     friend class endpoint;
-    explicit batch(ringport_port *port) noexcept : port_(port) {}
-
-    ringport_port *port_ = nullptr;
+    explicit batch(endpoint &from) noexcept : reservation(from) {}
 };
 
 /// Ports that are to travel in a message: `std::move(a)`, `{std::move(a), std::move(b)}`, or `std::move(ports)` of a
@@ -577,6 +639,9 @@ public:
     };
 
     transfer(port &&one) noexcept;
+    // A list ends with the call that it is written in, so nobody keeps one of these.
+    transfer(const transfer &) = delete;
+    transfer &operator=(const transfer &) = delete;
     // The list lives as long as the call that it is written in, which is as long as this is needed.
     transfer(std::initializer_list<item> items) noexcept : count_(items.size()) { items_ = std::data(items); }
     transfer(std::vector<port> &&ports) noexcept;
@@ -700,12 +765,14 @@ public:
     }
 
     /// Posts a message with ports in it, which are moved if that succeeds, and stay if it fails: see `transfer`.
-    void post(bytes data, transfer ports) { detail::check(post(std::nothrow, data, ports), handle_); }
-    /// The same, but waits so long; `false` if there was no room in time, and the ports stay.
-    [[nodiscard]] bool post(bytes data, transfer ports, timeout within) {
-        return detail::check_room(post(std::nothrow, data, ports, within), handle_);
+    void post(bytes data, transfer &&ports) {
+        detail::check(post(std::nothrow, data, std::move(ports)), handle_);
     }
-    ringport_status post(std::nothrow_t, bytes data, transfer ports, timeout within = forever) noexcept {
+    /// The same, but waits so long; `false` if there was no room in time, and the ports stay.
+    [[nodiscard]] bool post(bytes data, transfer &&ports, timeout within) {
+        return detail::check_room(post(std::nothrow, data, std::move(ports), within), handle_);
+    }
+    ringport_status post(std::nothrow_t, bytes data, transfer &&ports, timeout within = forever) noexcept {
         return ports.post(handle_, data, within);
     }
 
@@ -727,7 +794,7 @@ public:
         void *data = nullptr;
         const ringport_status status = ringport_reserve(handle_, size, within.nanoseconds(), &data);
         if (status == RINGPORT_OK) {
-            reserved = slot(handle_, data, size);
+            reserved = slot(*this, data, size);
         }
         return status;
     }
@@ -735,13 +802,13 @@ public:
     slot reserve_aligned(std::size_t size, std::size_t alignment) {
         void *data = nullptr;
         detail::check(ringport_reserve_aligned(handle_, size, alignment, &data), handle_);
-        return slot(handle_, data, size);
+        return slot(*this, data, size);
     }
 
     /// Begins a batch.
     batch begin_batch() {
         detail::check(ringport_batch_begin(handle_), handle_);
-        return batch(handle_);
+        return batch(*this);
     }
 
     /// Waits for a message.
@@ -772,7 +839,9 @@ public:
 
     /// The messages as they arrive, until the channel has ended: `for (ringport::message &message : port.messages())`.
     /// Each ends with its round unless it is moved away. Whatever else goes wrong is thrown.
-    message_range messages() noexcept { return message_range(*this); }
+    message_range messages() & noexcept { return message_range(*this); }
+    // It would end before the loop over it. (A loop over the port itself keeps it.)
+    message_range messages() && = delete;
     /// The same: `for (auto &message : port)`.
     message_iterator begin() { return message_iterator(*this); }
     message_iterator::sentinel end() const noexcept { return {}; }
@@ -783,20 +852,20 @@ public:
     /// Why the channel has ended, as far as is known here.
     ringport::close_reason close_reason() const {
         ringport_close_reason reason = RINGPORT_OPEN;
-        detail::check(ringport_port_close_reason(handle_, &reason));
+        detail::check(ringport_port_close_reason(handle_, &reason), handle_);
         return static_cast<ringport::close_reason>(reason);
     }
 
     /// From now on messages are shown where they lie in the ring, not copied. Call it only if the peer's process is
     /// trusted as this one is: it can change a message while it is read.
-    void trust_peer() { detail::check(ringport_port_trust_peer(handle_)); }
+    void trust_peer() { detail::check(ringport_port_trust_peer(handle_), handle_); }
 
     void set_wait_strategy(ringport::wait_strategy strategy) {
-        detail::check(ringport_port_set_wait_strategy(handle_, static_cast<std::int32_t>(strategy)));
+        detail::check(ringport_port_set_wait_strategy(handle_, static_cast<std::int32_t>(strategy)), handle_);
     }
     ringport::wait_strategy wait_strategy() const {
         ringport_wait_strategy strategy = RINGPORT_WAIT_ADAPTIVE;
-        detail::check(ringport_port_wait_strategy(handle_, &strategy));
+        detail::check(ringport_port_wait_strategy(handle_, &strategy), handle_);
         return static_cast<ringport::wait_strategy>(strategy);
     }
 
@@ -804,14 +873,14 @@ public:
     ringport_stats stats() const {
         ringport_stats stats = {};
         stats.size = sizeof stats;
-        detail::check(ringport_port_stats(handle_, &stats));
+        detail::check(ringport_port_stats(handle_, &stats), handle_);
         return stats;
     }
 
     /// The descriptor for another loop to poll for reading. It stays the port's.
     int fd() {
         int fd = -1;
-        detail::check(ringport_port_fd(handle_, &fd));
+        detail::check(ringport_port_fd(handle_, &fd), handle_);
         return fd;
     }
     /// Whether what is waited for is there already. Otherwise `fd` becomes readable when it is, unless the port is used
@@ -826,37 +895,94 @@ public:
 protected:
     endpoint() noexcept = default;
     explicit endpoint(ringport_port *handle) noexcept : handle_(handle) {}
-    ~endpoint() = default;
+    endpoint(endpoint &&other) noexcept { take(other); }
+    ~endpoint() { free(); }
+
+    /// Becomes what another was. Nothing was here before.
+    void take(endpoint &other) noexcept {
+        handle_ = std::exchange(other.handle_, nullptr);
+        open_ = std::exchange(other.open_, nullptr);
+        if (open_ != nullptr) {
+            open_->from_ = this;
+        }
+    }
+    /// Gives up the handle, to whoever asks.
+    ringport_port *give_up() noexcept {
+        if (open_ != nullptr) {
+            std::exchange(open_, nullptr)->from_ = nullptr;
+        }
+        return std::exchange(handle_, nullptr);
+    }
+    /// Closes the port. Its handle is freed, as soon as nothing is reserved.
+    void free() noexcept {
+        detail::reservation *heir = open_;
+        ringport_port *handle = give_up();
+        if (heir != nullptr) {
+            ringport_port_close(handle);
+            heir->is_heir_ = true;
+        } else {
+            ringport_port_free(handle);
+        }
+    }
 
     ringport_port *handle_ = nullptr;
+
+private:
+    friend class detail::reservation;
+
+    /// What is reserved.
+    detail::reservation *open_ = nullptr;
 };
+
+inline detail::reservation::reservation(endpoint &from) noexcept : port_(from.handle_), from_(&from) {
+    from.open_ = this;
+}
+
+inline void detail::reservation::end() noexcept {
+    if (from_ != nullptr) {
+        std::exchange(from_, nullptr)->open_ = nullptr;
+    }
+    ringport_port *handle = std::exchange(port_, nullptr);
+    if (std::exchange(is_heir_, false)) {
+        ringport_port_free(handle);
+    }
+}
+
+inline void detail::reservation::take(reservation &other) noexcept {
+    port_ = std::exchange(other.port_, nullptr);
+    from_ = std::exchange(other.from_, nullptr);
+    is_heir_ = std::exchange(other.is_heir_, false);
+    if (from_ != nullptr) {
+        from_->open_ = this;
+    }
+}
 
 /// One end of a channel, and its only holder. Dropping it closes it.
 class port : public endpoint {
 public:
     /// None.
     port() noexcept = default;
-    port(port &&other) noexcept : endpoint(other.release()) {}
+    port(port &&other) noexcept = default;
     port &operator=(port &&other) noexcept {
-        // Releasing comes first, so that moving to itself changes nothing.
-        ringport_port *handle = other.release();
-        ringport_port_free(std::exchange(handle_, handle));
+        if (this != &other) {
+            free();
+            take(other);
+        }
         return *this;
     }
-    ~port() { ringport_port_free(handle_); }
 
     /// Takes over a port of the C interface.
     static port adopt(ringport_port *handle) noexcept { return port(handle); }
     /// Gives up the handle: the caller frees it.
-    [[nodiscard]] ringport_port *release() noexcept { return std::exchange(handle_, nullptr); }
+    [[nodiscard]] ringport_port *release() noexcept { return give_up(); }
     /// Closes and frees it; nothing is left.
-    void reset() noexcept { ringport_port_free(release()); }
+    void reset() noexcept { free(); }
 
     /// Takes the port apart into its descriptors, which are the caller's. Nothing is left here. The port has moved, not
     /// closed: what waits to be received stays with it.
     port_fds into_fds() {
         port_fds fds;
-        detail::check(ringport_port_into_fds(handle_, &fds.segment, &fds.doorbell));
+        detail::check(ringport_port_into_fds(handle_, &fds.segment, &fds.doorbell), handle_);
         reset();
         return fds;
     }
@@ -869,7 +995,7 @@ public:
 
     /// Sends the port over a connected Unix socket, to `receive_over`. Nothing is left here.
     void send_over(int socket) {
-        detail::check(ringport_port_send(handle_, socket));
+        detail::check(ringport_port_send(handle_, socket), handle_);
         reset();
     }
     /// Receives a port that was sent so.
@@ -1278,7 +1404,15 @@ namespace detail {
 template <class Handler, class... Arguments>
 inline constexpr bool takes = std::is_invocable_v<Handler &, Arguments...>;
 
-/// Calls a handler with as many of the arguments as it takes, the later ones first.
+// Whether it takes the last of the arguments.
+template <class Handler, class A, class B, class... C>
+inline constexpr bool takes_last =
+    takes<Handler, A, B, C...> || takes<Handler, B, C...> || takes<Handler, A, C...> || takes<Handler, C...>;
+template <class Handler, class A, class B>
+inline constexpr bool takes_last<Handler, A, B> = takes<Handler, A, B> || takes<Handler, B>;
+
+/// Calls a handler with as many of the arguments as it takes, the later ones first. The last is its own to move from, or to
+/// refer to.
 template <class Handler, class A>
 void call(Handler &handler, A &&a) {
     if constexpr (takes<Handler, A>) {
@@ -1294,6 +1428,8 @@ void call(Handler &handler, A &&a, B &&b) {
         handler(std::forward<A>(a), std::forward<B>(b));
     } else if constexpr (takes<Handler, B>) {
         handler(std::forward<B>(b));
+    } else if constexpr (!std::is_lvalue_reference_v<B> && takes_last<Handler, A, B &>) {
+        call(handler, std::forward<A>(a), b);
     } else {
         call(handler, std::forward<A>(a));
     }
@@ -1308,6 +1444,8 @@ void call(Handler &handler, A &&a, B &&b, C &&c) {
         handler(std::forward<A>(a), std::forward<C>(c));
     } else if constexpr (takes<Handler, C>) {
         handler(std::forward<C>(c));
+    } else if constexpr (!std::is_lvalue_reference_v<C> && takes_last<Handler, A, B, C &>) {
+        call(handler, std::forward<A>(a), std::forward<B>(b), c);
     } else {
         call(handler, std::forward<A>(a), std::forward<B>(b));
     }
@@ -1446,7 +1584,8 @@ struct close_handler_of final : close_handler<Who> {
 ///
 /// Handlers are any function objects, also such that can only be moved. The loop owns them: each is dropped when it is
 /// replaced, when it has done its one duty, or when its port has left. One may leave out arguments that it does not
-/// want: for messages it may take `(loop &, loop_port &, message)`, `(loop_port &, message)`, `(message)`, or nothing.
+/// want: for messages it may take `(loop &, loop_port &, message)`, `(loop_port &, message)`, `(message)`, or nothing; and the
+/// message by value or by reference.
 /// References to the loop and to the port are valid until the handler returns. A handler may post, receive, add and
 /// remove ports, set handlers and timers, and stop the loop. What it throws is thrown by `run`.
 class loop_port {
@@ -1466,34 +1605,36 @@ public:
 
     /// Has `handler(loop &, loop_port &, message)` called for each message, and starts the port.
     template <class Handler>
-    loop_port &on_message(Handler &&handler) {
+    loop_port on_message(Handler &&handler) {
         return set<message_call>(ringport_port_on_message, std::forward<Handler>(handler));
     }
     /// The same without starting it: messages wait until `start` is called.
     template <class Handler>
-    loop_port &on_message_after_start(Handler &&handler) {
+    loop_port on_message_after_start(Handler &&handler) {
         return set<message_call>(ringport_port_on_message_after_start, std::forward<Handler>(handler));
     }
     /// Has `handler(loop &, loop_port &, ringport_status)` called when a message could not be received, for lack of
     /// descriptors or memory. Nothing is lost, and it is tried again every 10 ms. Does not start the port.
     template <class Handler>
-    loop_port &on_message_error(Handler &&handler) {
+    loop_port on_message_error(Handler &&handler) {
         return set<error_call>(ringport_port_on_message_error, std::forward<Handler>(handler));
     }
     /// Has `handler(loop &, loop_port &, close_reason)` called once, when the channel has ended and every message
     /// before was handled, unless this side has closed it. Does not start the port. After it the port leaves the loop
     /// and is freed, unless the handler has removed it.
     template <class Handler>
-    loop_port &on_close(Handler &&handler) {
+    loop_port on_close(Handler &&handler) {
         state();
-        here_->on_close = std::make_unique<detail::close_handler_of<loop_port, std::decay_t<Handler>>>(
-            std::forward<Handler>(handler));
-        return *this;
+        const loop_port self = *this;
+        std::unique_ptr<detail::close_handler<loop_port>> other =
+            std::make_unique<detail::close_handler_of<loop_port, std::decay_t<Handler>>>(std::forward<Handler>(handler));
+        here_->on_close.swap(other);
+        return self;
     }
     /// Has `handler(loop &, loop_port &)` called once, when there is room for a message of `size` bytes: after a post
     /// that found none.
     template <class Handler>
-    loop_port &on_room(std::size_t size, Handler &&handler) {
+    loop_port on_room(std::size_t size, Handler &&handler) {
         return set<room_call>(
             [size](ringport_port *handle, auto run, void *user, ringport_free_user free) {
                 return ringport_port_on_room(handle, size, false, run, user, free);
@@ -1502,7 +1643,7 @@ public:
     }
     /// The same for a message with ports.
     template <class Handler>
-    loop_port &on_room_with_ports(std::size_t size, Handler &&handler) {
+    loop_port on_room_with_ports(std::size_t size, Handler &&handler) {
         return set<room_call>(
             [size](ringport_port *handle, auto run, void *user, ringport_free_user free) {
                 return ringport_port_on_room(handle, size, true, run, user, free);
@@ -1510,9 +1651,9 @@ public:
             std::forward<Handler>(handler));
     }
     /// Starts handling messages, for good.
-    loop_port &start() {
+    loop_port start() {
         state();
-        detail::check(ringport_port_start(here_->port.get()));
+        detail::check(ringport_port_start(here_->port.get()), here_->port.get());
         return *this;
     }
 
@@ -1550,12 +1691,15 @@ private:
     }
 
     template <template <class> class Call, class Setter, class Handler>
-    loop_port &set(Setter setter, Handler &&handler) {
+    loop_port set(Setter setter, Handler &&handler) {
         using kept = context<std::decay_t<Handler>>;
-        std::unique_ptr<kept> user(new kept{&state(), *this, std::forward<Handler>(handler)});
-        detail::check(setter(here_->port.get(), &Call<std::decay_t<Handler>>::run, user.get(), &kept::free));
+        // The handler that was there before goes, and with it perhaps all that owns this.
+        const loop_port self = *this;
+        std::unique_ptr<kept> user(new kept{&state(), self, std::forward<Handler>(handler)});
+        ringport_port *handle = here_->port.get();
+        detail::check(setter(handle, &Call<std::decay_t<Handler>>::run, user.get(), &kept::free), handle);
         static_cast<void>(user.release());
-        return *this;
+        return self;
     }
 
     std::shared_ptr<residence> here_;
@@ -1738,11 +1882,14 @@ public:
     /// returns. So a handler can give away the very port it runs on. RINGPORT_BUSY while a slot, a batch or a message
     /// read in place is open.
     port remove(const loop_port &leaving) {
-        detail::loop_state &at = leaving.state();
-        detail::check(ringport_loop_remove(state().handle, leaving->get()), leaving->get());
-        at.retire(*leaving.here_);
-        port left = std::move(leaving.here_->port);
-        at.bury();
+        // The handlers that are dropped may be all that owns the loop, and what is leaving.
+        const std::shared_ptr<detail::loop_state> at = shared_state();
+        const std::shared_ptr<loop_port::residence> here = leaving.here_;
+        leaving.state();
+        detail::check(ringport_loop_remove(at->handle, here->port.get()), here->port.get());
+        at->retire(*here);
+        port left = std::move(here->port);
+        at->bury();
         return left;
     }
 
@@ -1902,11 +2049,13 @@ private:
         if (!leaving) {
             throw error(RINGPORT_NOT_IN_LOOP, "it is not in the loop any more");
         }
-        detail::loop_state &at = *leaving.here_->state;
-        detail::check(leave_source(state().handle, leaving.here_->handle.get()));
-        at.retire(*leaving.here_);
-        Handle left = std::move(leaving.here_->handle);
-        at.bury();
+        // As for ports.
+        const std::shared_ptr<detail::loop_state> at = shared_state();
+        const std::shared_ptr<detail::residence_of<Handle>> here = leaving.here_;
+        detail::check(leave_source(at->handle, here->handle.get()));
+        at->retire(*here);
+        Handle left = std::move(here->handle);
+        at->bury();
         return left;
     }
 

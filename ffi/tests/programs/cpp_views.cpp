@@ -27,6 +27,10 @@ static_assert(std::is_convertible_v<std::string, bytes> && std::is_convertible_v
               std::is_convertible_v<ringport::message, bytes> && std::is_convertible_v<mutable_bytes, bytes>);
 static_assert(!std::is_convertible_v<std::vector<std::string>, bytes>, "a string is more than its bytes");
 static_assert(!std::is_convertible_v<std::vector<ringport::port>, bytes> && !std::is_convertible_v<int, bytes>);
+static_assert(!std::is_convertible_v<std::vector<const char *>, bytes> &&
+                  !std::is_convertible_v<std::vector<std::string_view>, bytes> &&
+                  !std::is_convertible_v<ringport::wait_set, bytes> && !std::is_convertible_v<std::nullptr_t, bytes>,
+              "addresses mean nothing in another process");
 static_assert(!std::is_constructible_v<mutable_bytes, const std::vector<char> &>, "it is not to be written");
 static_assert(std::is_constructible_v<mutable_bytes, std::vector<char> &>);
 
@@ -58,6 +62,12 @@ void any_contiguous_container_is_its_bytes() {
 void a_text_has_no_zero_at_its_end() {
     CHECK(bytes("hello").size() == 5u);
     CHECK(bytes("hello").text() == "hello");
+    const char unended[] = {'a', 'b', 'c'};
+    CHECK(bytes(unended).text() == "abc");
+    char *const variable = const_cast<char *>("variable");
+    CHECK(bytes(variable).text() == "variable");
+    const std::uint8_t numbers[] = {1, 0, 2};
+    CHECK(bytes(numbers).size() == 3u);
     CHECK(bytes(std::string("hello")).text() == "hello");
     const std::string_view seen = bytes(std::string_view("hello", 4));
     CHECK(seen == "hell");
