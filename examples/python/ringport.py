@@ -9,8 +9,12 @@
 
 A port, and the messages that came from it, are for one thread at a time. Should two threads meet all the same, nothing
 breaks: every call that touches a port is short and keeps the interpreter's lock (`ctypes.PyDLL`), whereas waiting is done
-here, on the port's descriptor and without the lock, so that signals are handled and other threads run. Timeouts are in
-seconds; None is as long as it takes.
+here, on the port's descriptor and without the lock, so that signals are handled, with whatever their handlers do to the port,
+and other threads run. Timeouts are in seconds; None is as long as it takes.
+
+A forked child has no ports: each of its parent's is Forked there. `multiprocessing` moves ports with the start methods spawn
+and forkserver, and in messages with any. What a signal handler raises (KeyboardInterrupt) ends the call that it comes into:
+a message that this has just received is lost then, and what it has just posted is posted.
 """
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ import itertools
 import math
 import multiprocessing.context
 import multiprocessing.reduction
+import operator
 import os
 import pathlib
 import select
@@ -369,16 +374,39 @@ def _poll(fds: Iterable[int], deadline: float, event: int = select.POLLIN) -> bo
             return False
 
 
+class _Bell:
+    """Wakes one call that sleeps, from another thread or a signal handler."""
+    __slots__ = ("fd", "_far")
+
+    def __init__(self) -> None:
+        self.fd, self._far = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def ring(self) -> None:
+        try:
+            os.write(self._far, b"!")
+        except BlockingIOError:
+            # It rings already.
+            pass
+
+    def silence(self) -> None:
+        try:
+            os.read(self.fd, 1 << 16)
+        except BlockingIOError:
+            pass
+
+    # Not before: who rings in another thread must not write to whoever has the same number next.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if hasattr(self, "_far"):
+            close(self.fd)
+            close(self._far)
+
+
 class _Watch:
-    """Tasks of an asyncio loop that wait for one port: one to receive and one to post, each holding its lock.
+    """Tasks of an asyncio loop that wait for one port: one to receive and one to post, each holding its lock."""
 
-    A port is armed once, for all who wait, and any call on it ends that. So it is armed anew for those who are left after
-    each call and each event, and whoever is woken looks for himself.
-    """
-
-    def __init__(self, handle: _Handle, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop, arm: weakref.WeakMethod) -> None:
         self.loop, self.receiving, self.posting = loop, asyncio.Lock(), asyncio.Lock()
-        self._handle, self._fd = handle, fd
+        self._fd, self._arm_for_all = fd, arm
         self._waiting: dict[Interest, tuple[asyncio.Future, int]] = {}
         self._listening = self._due = False
         self._calls = 0
@@ -410,32 +438,44 @@ class _Watch:
             if not self._waiting:
                 self._listen(False)
 
+    def wanted(self) -> list[tuple[Interest, int]]:
+        return [(interest, length) for interest, (_, length) in list(self._waiting.items())]
+
     def again(self) -> None:
-        """After a call on the port."""
-        if self._waiting and not self._due:
+        """After a call on the port, in whatever thread."""
+        if self.loop.is_closed():
+            # Its tasks will never run.
+            self._waiting.clear()
+        elif self._waiting and not self._due:
             self._due = True
-            self.loop.call_soon(self._arm)
+            self.loop.call_soon_threadsafe(self._arm)
 
     def _arm(self) -> int:
         self._due = False
-        if not self._waiting:
+        arm = self._arm_for_all()
+        if not self._waiting or arm is None:
             return _OK
-        interest, longest = 0, 0
-        for wanted, (_, length) in self._waiting.items():
-            interest, longest = interest | wanted, max(longest, length)
-        status = _lib.port_arm(self._handle, interest, longest)
+        status = arm()
+        self._armed(status)
+        return status
+
+    def tell(self, status: int) -> None:
+        """How the port was armed, from whatever thread."""
+        if self._waiting and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._armed, status)
+
+    def _armed(self, status: int) -> None:
         if status == _NOT_YET:
-            self._listen(True)
+            self._listen(bool(self._waiting))
         else:
             self.wake()
-        return status
 
     def wake(self) -> None:
         """Has all who wait look for themselves."""
         self._listen(False)
         waiting, self._waiting = self._waiting, {}
         for future, _ in waiting.values():
-            if not future.done():
+            if not future.done() and not self.loop.is_closed():
                 future.set_result(None)
 
     def _listen(self, listening: bool) -> None:
@@ -493,13 +533,13 @@ class Message:
 
     @property
     def ports(self) -> list[Port]:
-        """The ports that came with the message. They are the taker's: they outlive the message."""
+        """The ports that came with the message, in a new list each time. They are the taker's: they outlive the message."""
         message = self._live().owner
         for index in range(len(self._ports), _lib.message_port_count(message)):
             port = c_void_p()
             _check(_lib.message_take_port(message, index, byref(port)))
             self._ports.append(Port(port))
-        return self._ports
+        return list(self._ports)
 
     def make_owned(self) -> None:
         """Takes the message out of the ring if it lies there, so that others have the room. BufferError as for release."""
@@ -535,8 +575,9 @@ class Message:
         return ctypes.string_at(text, length).decode()
 
     def archived_slice(self, offset: int, format: str) -> memoryview:
-        """The elements of the rkyv Vec archived at `offset`, not copied; `format` is theirs, as for struct."""
-        size = struct.calcsize(format)
+        """The elements of the rkyv Vec archived at `offset`, not copied. `format` is theirs, as for `memoryview.cast`: one
+        character of struct's."""
+        size = memoryview(bytes(struct.calcsize(format))).cast(format).itemsize
         start, count = self._archived(offset, _lib.archived_slice, size, size)
         first = start - self._live().address if count else 0
         elements = self.data[first:first + count * size]
@@ -544,6 +585,8 @@ class Message:
 
     def _archived(self, offset: int, read: Callable[..., int], *layout: int) -> tuple[int, int]:
         loan, start, count = self._live(), c_void_p(), c_size_t()
+        if not -loan.length <= offset <= loan.length:
+            raise _error(Status.BAD_ARCHIVE, f"byte {offset} does not lie in {loan.length} bytes")
         at = loan.address + offset + (loan.length if offset < 0 else 0)
         _check(read(loan.address, loan.length, at, *layout, byref(start), byref(count)))
         return start.value or 0, count.value
@@ -559,13 +602,16 @@ Stats = NamedTuple("Stats", [(name, int) for name, _ in _Stats._fields_[1:]])
 
 class Port:
     """One end of a channel. In a `with` block it is closed with the block, and when it is dropped as well."""
-    __slots__ = ("_handle", "_ended", "_watch", "_strategy", "_patience", "__weakref__")
+    __slots__ = ("_handle", "_ended", "_watch", "_sleepers", "_strategy", "_patience", "__weakref__")
 
     def __init__(self, pointer: c_void_p) -> None:
         self._handle: _Handle | None = _Handle(pointer, _lib.port_free)
         # Without a handle: why the port was closed, or None if it has moved.
         self._ended: CloseReason | None = None
+        # Who waits here, in tasks and in calls, for what. The port is armed once, for all of them, and any call on it ends that:
+        # so it is armed anew after each, and whoever is woken looks for himself.
         self._watch: _Watch | None = None
+        self._sleepers: dict[_Bell, tuple[Interest, int]] = {}
         self._strategy, self._patience = WaitStrategy.ADAPTIVE, _LONGEST_SPIN / 2
 
     # Posting.
@@ -596,9 +642,11 @@ class Port:
             status = _with_bytes(data, lambda at, length: _lib.post_with_ports(
                 self._live(), at, length, listed, len(handles), 0))
         self._called()
-        if status == _OK:
-            for port in ports:
+        for port in ports:
+            if status == _OK:
                 port._leave(None)
+            else:
+                port._called()
         return status
 
     def _posted(self, status: int) -> bool | None:
@@ -714,9 +762,11 @@ class Port:
         _check(status)
 
     def _leave(self, ended: CloseReason | None) -> None:
-        if self._watch is not None:
-            self._watch.wake()
-        self._handle, self._watch, self._ended = None, None, ended
+        watch, self._handle, self._watch, self._ended = self._watch, None, None, ended
+        for bell in list(self._sleepers):
+            bell.ring()
+        if watch is not None:
+            watch.tell(_OK)
 
     # Waiting.
 
@@ -745,9 +795,47 @@ class Port:
         self._strategy = WaitStrategy(strategy)
 
     def _called(self) -> None:
-        """After each call that ends what the port was armed for."""
-        if self._watch is not None:
+        """After each call that ends what the port was armed for, also if it has failed."""
+        if self._sleepers and self._handle is not None:
+            self._arm_and_tell()
+        elif self._watch is not None:
             self._watch.again()
+
+    def _did(self, status: int) -> None:
+        """The same, and raises if it has failed."""
+        self._called()
+        self._verify(status)
+
+    def _arm_for_all(self) -> int:
+        """Arms for all who wait here. If it is there already, those in calls are woken."""
+        wanted = list(self._sleepers.values()) + (self._watch.wanted() if self._watch is not None else [])
+        interest = functools.reduce(operator.or_, (interest for interest, _ in wanted), Interest(0))
+        if interest & Interest.TRANSFER:
+            # Where ports can be posted, there is room as well.
+            interest &= ~Interest.ROOM
+        status = _lib.port_arm(self._live(), interest, max(length for _, length in wanted))
+        if status != _NOT_YET:
+            for bell in list(self._sleepers):
+                bell.ring()
+        return status
+
+    def _arm_and_tell(self) -> int:
+        status = self._arm_for_all()
+        if self._watch is not None:
+            self._watch.tell(status)
+        return status
+
+    def _sleep(self, interest: Interest, length: int, deadline: float) -> bool:
+        """Until it may be there; False when the time is over."""
+        bell = _Bell()
+        self._sleepers[bell] = interest, length
+        try:
+            status = self._arm_and_tell()
+            if status not in (_OK, _NOT_YET):
+                self._verify(status)
+            return status == _OK or _poll([self.fileno(), bell.fd], deadline)
+        finally:
+            del self._sleepers[bell]
 
     def _until(self, attempt: Callable[[], _T | None], interest: Interest, length: int,
                timeout: float | None) -> _T | None:
@@ -761,7 +849,9 @@ class Port:
             done = attempt()
         if done is not None:
             return done
-        while done is None and (self.arm(interest, length) or _poll([self.fileno()], deadline)):
+        while done is None and self._sleep(interest, length, deadline):
+            done = attempt()
+        if done is None:
             done = attempt()
         # A little more patience would have saved the sleep, or less have cost nothing.
         waited = time.monotonic() - start
@@ -784,7 +874,7 @@ class Port:
             if self._watch is not None and self._watch.is_busy() and not self._watch.loop.is_closed():
                 raise RuntimeError("tasks of another loop wait for the port")
             fd = self.fileno()
-            self._watch = _Watch(self._handle, fd, loop)
+            self._watch = _Watch(fd, loop, weakref.WeakMethod(self._arm_for_all))
         return self._watch
 
     # Passing it on.
@@ -792,7 +882,7 @@ class Port:
     def into_fds(self) -> tuple[int, int]:
         """Takes the port apart into its descriptors, segment and doorbell, which are the caller's; it has moved then."""
         segment, doorbell = c_int(), c_int()
-        self._verify(_lib.port_into_fds(self._live(), byref(segment), byref(doorbell)))
+        self._did(_lib.port_into_fds(self._live(), byref(segment), byref(doorbell)))
         self._leave(None)
         return segment.value, doorbell.value
 
@@ -800,7 +890,8 @@ class Port:
     def from_fds(cls, segment: int, doorbell: int) -> Port:
         """Makes a port of its descriptors. They are its own from then on, and on an error still the caller's."""
         pointer = c_void_p()
-        _check(_lib.port_from_fds(segment, doorbell, byref(pointer)))
+        fds = _number("segment", segment, 2**31 - 1), _number("doorbell", doorbell, 2**31 - 1)
+        _check(_lib.port_from_fds(*fds, byref(pointer)))
         return cls(pointer)
 
     def send_over(self, sock: socket.socket | int, timeout: float | None = None) -> None:
@@ -809,7 +900,7 @@ class Port:
         fd = _fd_of(sock)
         if not _poll([fd], _deadline(timeout), select.POLLOUT):
             raise TimeoutError("the socket takes nothing")
-        self._verify(_lib.port_send(self._live(), fd))
+        self._did(_lib.port_send(self._live(), fd))
         self._leave(None)
 
     @classmethod
@@ -862,20 +953,26 @@ class Port:
 
 
 class Reservation:
-    """A message that is being written; see Port.reserve."""
-    __slots__ = ("_port", "_length", "_timeout", "_loan")
+    """A message that is being written; see Port.reserve. One that is dropped unfinished posts nothing."""
+    __slots__ = ("_port", "_length", "_timeout", "_where", "_loan")
 
     def __init__(self, port: Port, length: int, timeout: float | None) -> None:
-        self._port, self._length, self._timeout = port, length, timeout
+        # As long as there is something in `where`, it is reserved, and this has to end it.
+        self._where = c_void_p()
+        self._port, self._length, self._timeout = port, operator.index(length), timeout
 
     def __enter__(self) -> memoryview:
-        port, where = self._port, c_void_p()
+        port, most = self._port, self._port.max_message_len
+        if self._length < 0:
+            raise ValueError(f"a message cannot have {self._length} bytes")
+        if self._length > most:
+            raise _error(Status.TOO_LARGE, f"a message of {self._length} bytes is longer than {most}")
 
         def attempt() -> _Loan | None:
             owner = port._live()
-            status = _lib.reserve(owner, self._length, 0, byref(where))
+            status = _lib.reserve(owner, self._length, 0, byref(self._where))
             port._called()
-            return port._posted(status) and _Loan(where.value, self._length, owner, readonly=False)
+            return port._posted(status) and _Loan(self._where.value, self._length, owner, readonly=False)
 
         loan = port._until(attempt, Interest.ROOM, self._length, self._timeout)
         if loan is None:
@@ -883,17 +980,27 @@ class Reservation:
         self._loan = loan
         return loan.view()
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is not None:
-            self._loan.when_ended(_lib.abort)
-            return
-        try:
-            self._loan.end()
-        except BufferError:
-            self._loan.when_ended(_lib.abort)
-            raise
-        self._port._verify(_lib.commit(self._loan.owner, self._length))
+    def _abort(self, owner: _Handle) -> None:
+        _lib.abort(owner)
         self._port._called()
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                self._loan.end()
+        except BufferError:
+            kind = BufferError
+            raise
+        finally:
+            self._where.value = None
+            if kind is not None:
+                self._loan.when_ended(self._abort)
+        if kind is None:
+            self._port._did(_lib.commit(self._loan.owner, self._length))
+
+    def __del__(self) -> None:
+        if self._where.value is not None and self._port._handle is not None:
+            self._abort(self._port._handle)
 
 
 class Batch:
@@ -905,27 +1012,41 @@ class Batch:
 
     def __enter__(self) -> Batch:
         self._handle = self._port._live()
-        self._port._verify(_lib.batch_begin(self._handle))
+        self._port._did(_lib.batch_begin(self._handle))
         return self
 
     def post(self, data: Any) -> None:
         """Adds a message. Full if there is no room beside the rest: that can be posted, and another batch be begun."""
         port = self._port
-        port._verify(_with_bytes(data, lambda at, length: _lib.batch_post(port._live(), at, length)))
-        port._called()
+        port._did(_with_bytes(data, lambda at, length: _lib.batch_post(port._live(), at, length)))
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is not None:
+        if kind is None:
+            self._port._did(_lib.batch_publish(self._handle, None))
+        else:
             _lib.abort(self._handle)
-            return
-        self._port._verify(_lib.batch_publish(self._handle, None))
-        self._port._called()
+            self._port._called()
 
 
 def _closed(text: str, reason: CloseReason) -> Closed:
     error = Closed(Status.CLOSED, text)
     error.reason = reason
     return error
+
+
+def _number(name: str, value: Any, most: int) -> int:
+    """A number that fits where it goes: ctypes would cut it."""
+    value = operator.index(value)
+    if not 0 <= value <= most:
+        raise ValueError(f"{name} is {value}, and has to be from 0 to {most}")
+    return value
+
+
+def _text(value: Any) -> bytes:
+    text = os.fsencode(value)
+    if b"\0" in text:
+        raise ValueError(f"{value!r} has a null character in it")
+    return text
 
 
 def _fd_of(sock: socket.socket | int) -> int:
@@ -938,8 +1059,8 @@ def _length_of(data: Any) -> int:
 
 def _channel_options(capacity: int, capacity_1_to_2: int, capacity_2_to_1: int, prefault: bool,
                      lock_memory: bool) -> _ChannelOptions:
-    return _ChannelOptions(ctypes.sizeof(_ChannelOptions), capacity_1_to_2 or capacity, capacity_2_to_1 or capacity,
-                           prefault, lock_memory)
+    one, two = (_number("a capacity", own or capacity, 2**64 - 1) for own in (capacity_1_to_2, capacity_2_to_1))
+    return _ChannelOptions(ctypes.sizeof(_ChannelOptions), one, two, prefault, lock_memory)
 
 
 def channel(capacity: int = 0, *, capacity_1_to_2: int = 0, capacity_2_to_1: int = 0, prefault: bool = False,
@@ -954,17 +1075,27 @@ def channel(capacity: int = 0, *, capacity_1_to_2: int = 0, capacity_2_to_1: int
 _turns = itertools.count()
 
 
-def wait_any(ports: Sequence[Port], timeout: float | None = None) -> Port | None:
+def wait_any(ports: Iterable[Port], timeout: float | None = None) -> Port | None:
     """One of a handful of ports that has a message or whose channel has ended, in turns; None if none in time."""
+    ports = tuple(ports)
     if not ports:
         return None
     deadline, first = _deadline(timeout), next(_turns) % len(ports)
-    while True:
-        for port in itertools.chain(ports[first:], ports[:first]):
-            if port.arm(Interest.MESSAGE):
-                return port
-        if not _poll([port.fileno() for port in ports], deadline):
-            return None
+    bell = _Bell()
+    try:
+        for port in ports:
+            port._sleepers[bell] = Interest.MESSAGE, 0
+        while True:
+            for port in itertools.chain(ports[first:], ports[:first]):
+                # As any call, that arms it anew, also for this one.
+                if port.arm(Interest.MESSAGE):
+                    return port
+            if not _poll([*(port.fileno() for port in ports), bell.fd], deadline):
+                return None
+            bell.silence()
+    finally:
+        for port in ports:
+            port._sleepers.pop(bell, None)
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -1027,20 +1158,29 @@ class Child:
 
 
 def _texts(texts: Iterable[Any]) -> Any:
-    encoded = [os.fsencode(text) for text in texts]
+    encoded = [_text(text) for text in texts]
     return (c_char_p * (len(encoded) + 1))(*encoded, None)
+
+
+def _variable(name: Any, value: Any) -> bytes:
+    name, value = _text(name), _text(value)
+    if not name or b"=" in name:
+        raise ValueError(f"{name!r} cannot be the name of a variable")
+    return name + b"=" + value
 
 
 def spawn(argv: Sequence[Any], *, env: dict | None = None, cwd: Any = None, stdin: Any = None, stdout: Any = None,
           stderr: Any = None) -> tuple[Port, Child]:
     """Starts a program with a port to this process, which it gets from `parent_port`. Streams: a descriptor or a file."""
+    if isinstance(argv, (str, bytes)):
+        raise TypeError(f"argv is {argv!r}, and has to be a list")
     streams = [-1 if stream is None else stream if isinstance(stream, int) else stream.fileno()
                for stream in (stdin, stdout, stderr)]
     options = _SpawnOptions(
         size=ctypes.sizeof(_SpawnOptions),
         environment=None if env is None else ctypes.cast(
-            _texts(os.fsencode(name) + b"=" + os.fsencode(value) for name, value in env.items()), POINTER(c_char_p)),
-        directory=None if cwd is None else os.fsencode(cwd),
+            _texts(_variable(name, value) for name, value in env.items()), POINTER(c_char_p)),
+        directory=None if cwd is None else _text(cwd),
         standard_streams=(c_int * 3)(*streams))
     port, child = c_void_p(), c_void_p()
     _check(_lib_unlocked.spawn(_texts(argv), byref(options), byref(port), byref(child)))
@@ -1111,10 +1251,13 @@ class Listener:
 def listen(address: Any, *, users: Sequence[int] = (), any_user: bool = False, largest_capacity: int = 0,
            backlog: int = 0) -> Listener:
     """Listens at a name, or at a path, recognised by a `/`. By default for processes of this user only."""
-    options = _ListenerOptions(ctypes.sizeof(_ListenerOptions), (c_uint32 * len(users))(*users) if users else None,
-                               len(users), any_user, largest_capacity, backlog)
+    # The largest is nobody's: 2**32 - 1 stands for no user at all.
+    allowed = [_number("a user", user, 2**32 - 2) for user in users]
+    options = _ListenerOptions(
+        ctypes.sizeof(_ListenerOptions), (c_uint32 * len(allowed))(*allowed) if allowed else None, len(allowed), any_user,
+        _number("largest_capacity", largest_capacity, 2**64 - 1), _number("backlog", backlog, 2**16 - 1))
     pointer = c_void_p()
-    _check(_lib.listen(os.fsencode(address), byref(options), byref(pointer)))
+    _check(_lib.listen(_text(address), byref(options), byref(pointer)))
     return Listener(pointer)
 
 
@@ -1125,7 +1268,7 @@ def connect(address: Any, *, capacity: int = 0, capacity_1_to_2: int = 0, capaci
     # 0 would be the default.
     patience = -1 if timeout is None else max(1, int(min(timeout, 2**32) * 1e9))
     options = _ConnectOptions(ctypes.sizeof(_ConnectOptions), channel, patience)
-    name, future = os.fsencode(address), concurrent.futures.Future()
+    name, future = _text(address), concurrent.futures.Future()
 
     def attempt() -> None:
         pointer = c_void_p()

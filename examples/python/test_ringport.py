@@ -445,6 +445,26 @@ class Reserving(Case):
         self.assertEqual([len(two.try_recv()) for _ in range(count)], [200] * count)
 
 
+    def test_what_is_too_long_is_refused_before_anything_is_reserved(self):
+        one, two = channel()
+        for length, error in ((2**64, ringport.TooLarge), (one.max_message_len + 1, ringport.TooLarge), (-1, ValueError)):
+            with self.subTest(length), self.assertRaises(error):
+                with one.reserve(length):
+                    self.fail("it cannot be")
+        one.post(b"goes")
+        self.assertEqual(bytes(two.recv(0)), b"goes")
+
+    def test_a_reservation_that_is_dropped_unfinished_is_none(self):
+        one, two = channel()
+        reservation = one.reserve(8)
+        reservation.__enter__()
+        with self.assertRaises(ringport.Busy):
+            one.post(b"kept out")
+        del reservation
+        one.post(b"goes")
+        self.assertEqual(bytes(two.recv(0)), b"goes")
+
+
 class Messages(Case):
     """The memory of a message, and who may look at it how long."""
 
@@ -633,6 +653,27 @@ class Messages(Case):
             self.assertEqual(len(message.archived_slice(-8, "q")), 0)
 
 
+    def test_the_list_of_ports_is_the_takers(self):
+        one, two = channel()
+        one.post(b"", [channel()[0] for _ in range(2)])
+        message = two.recv(0)
+        first = message.ports.pop(0)
+        self.assertEqual(message.ports[0], first)
+        self.assertEqual(len(message.ports), 2)
+
+    def test_formats_of_elements_are_those_of_memoryview(self):
+        one, two = channel()
+        one.post(struct.pack("<3iiI", 1, 2, 3, -12, 3))
+        message = two.recv(0)
+        self.assertEqual(list(message.archived_slice(-8, "i")), [1, 2, 3])
+        for format in "<i", "ii", "3s", "":
+            with self.subTest(format), self.assertRaises(ValueError):
+                message.archived_slice(-8, format)
+        for offset in 2**64, -2**64, 21, -21:
+            with self.subTest(offset), self.assertRaises(ringport.Error):
+                message.archived_slice(offset, "i")
+
+
 class Receiving(Case):
     def test_s17_recv_waits_as_long_as_it_is_told(self):
         one, two = channel()
@@ -735,10 +776,9 @@ class Receiving(Case):
                 one.post(data, timeout=BOUND)
 
         def receive():
-            while len(received) < 2 * total:
-                with two.recv(0.01) or contextlib.nullcontext() as message:
-                    if message:
-                        received.append(bytes(message))
+            for _ in range(total):
+                with two.recv(BOUND) as message:
+                    received.append(bytes(message))
 
         threads = [threading.Thread(target=post, args=(data,)) for data in kinds]
         threads += [threading.Thread(target=receive) for _ in range(2)]
@@ -747,6 +787,56 @@ class Receiving(Case):
         for thread in threads:
             thread.join()
         self.assertEqual([received.count(data) for data in kinds], [total, total])
+
+
+    def test_a_signal_handler_may_use_the_port_that_is_waited_for(self):
+        one, two = channel()
+
+        def interrupted(*_):
+            one.post(b"from the handler")
+            two.post(b"the answer")
+
+        one.wait_strategy = WaitStrategy.BLOCK
+        before = signal.signal(signal.SIGALRM, interrupted)
+        try:
+            for wait in one.recv, lambda timeout: ringport.wait_any([one], timeout):
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                self.assertIsNotNone(wait(BOUND))
+                with two.recv(0) as message:
+                    self.assertEqual(bytes(message), b"from the handler")
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+    def test_who_waits_in_one_thread_hears_of_it_while_others_use_the_port(self):
+        one, two = channel(4096)
+        one.wait_strategy = WaitStrategy.BLOCK
+        fill(one)
+        received, posted = [], threading.Event()
+
+        def receive():
+            received.append(bytes(one.recv(BOUND)))
+
+        def post():
+            one.post(bytes(1000), timeout=BOUND)
+            posted.set()
+
+        threads = [threading.Thread(target=work) for work in (receive, post)]
+        for thread in threads:
+            thread.start()
+            wait_until(lambda: is_asleep(os.getpid(), thread.native_id))
+        # Calls of a third, which fail or not.
+        with self.assertRaises(ringport.Full):
+            one.try_post(bytes(1000))
+        with self.assertRaises(ringport.TooLarge):
+            one.try_post(bytes(5000))
+        two.post(b"for the first")
+        threads[0].join(BOUND)
+        self.assertEqual(received, [b"for the first"])
+        self.assertFalse(posted.is_set())
+        while two.try_recv() is not None:
+            pass
+        self.assertTrue(posted.wait(BOUND))
+        threads[1].join()
 
 
 class Closing(Case):
@@ -814,7 +904,7 @@ class Closing(Case):
         one.post(b"", [gift])
         with two.recv() as message:
             taken = message.ports
-            self.assertIs(message.ports, taken)
+            self.assertEqual(message.ports, taken)
         friend.post(b"hello")
         self.assertEqual(bytes(taken[0].recv(BOUND)), b"hello")
 
@@ -1109,6 +1199,21 @@ class Meeting(Case):
         self.assertRefused(Status.CAPACITY, channel, 5000)
 
 
+    def test_numbers_and_texts_are_not_cut(self):
+        path = os.path.join(self.directory.name, "here")
+        for arguments in ({"users": [2**32]}, {"users": [-1]}, {"backlog": 65536}, {"largest_capacity": 2**64}):
+            with self.subTest(**arguments), self.assertRaises(ValueError):
+                ringport.listen(path, **arguments)
+        for call in (lambda: ringport.listen(path + "\0x"), lambda: ringport.connect(path + "\0x"),
+                     lambda: channel(2**64 + 8192), lambda: Port.from_fds(2**32 + 1, 2**32 + 2),
+                     lambda: ringport.spawn(["true", "\0"]), lambda: ringport.spawn(["true"], env={"A=B": "C"}),
+                     lambda: ringport.spawn(["true"], env={"A": "\0"})):
+            with self.assertRaises(ValueError):
+                call()
+        with self.assertRaises(TypeError):
+            ringport.spawn("true")
+
+
 class Tasks(Case):
     """Ports in asyncio."""
 
@@ -1354,6 +1459,76 @@ class Tasks(Case):
         task.cancel()
         loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
         loop.close()
+
+
+    def test_a_call_that_fails_leaves_a_task_listening(self):
+        other = channel(4096)
+        fill(other[0])
+        socks = socket.socketpair()
+        socks[1].close()
+        batches = []
+
+        def in_a_batch(port):
+            batches.append(port.batch())
+            batches[0].__enter__().post(bytes(5000))
+
+        def as_cargo(port):
+            other[0].try_post(bytes(1000), [port])
+
+        def over_a_socket(port):
+            port.send_over(socks[0])
+
+        def cannot_be_reserved(port):
+            with port.reserve(5000):
+                pass
+
+        async def main(fails):
+            one, two = channel(4096)
+            task = asyncio.ensure_future(one.recv_async())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            with self.assertRaises(ringport.Error):
+                fails(one)
+            await asyncio.sleep(0)
+            two.post(b"awake?")
+            self.assertEqual(bytes(await asyncio.wait_for(task, BOUND)), b"awake?")
+
+        for fails in in_a_batch, as_cargo, over_a_socket, cannot_be_reserved:
+            with self.subTest(fails.__name__):
+                asyncio.run(main(fails))
+        socks[0].close()
+
+    def test_a_port_whose_tasks_loop_was_closed_goes_on(self):
+        one, two = channel()
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(one.recv_async())
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.sleep(0))
+        loop._ready.clear()
+        loop.close()
+        two.post(b"kept")
+        self.assertEqual(bytes(one.try_recv()), b"kept")
+        one.post(b"sent")
+        self.assertEqual(bytes(two.recv(0)), b"sent")
+        with one.reserve(1) as room:
+            room[:] = b"!"
+        self.assertEqual(bytes(two.recv(0)), b"!")
+        one.close()
+        with self.assertRaises(Closed):
+            two.recv(BOUND)
+        # What asyncio has to say of a task that its loop has left alone.
+        task._log_destroy_pending = False
+
+    def test_a_call_in_another_thread_waits_beside_the_loop(self):
+        async def main():
+            one, two = channel()
+            waiting = asyncio.get_running_loop().run_in_executor(None, one.recv, BOUND)
+            wait_until(lambda: one._sleepers)
+            one.post(b"meanwhile")
+            two.post(b"for the thread")
+            self.assertEqual(bytes(await waiting), b"for the thread")
+
+        asyncio.run(main())
 
 
 class Ending(Case):
