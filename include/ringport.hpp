@@ -388,6 +388,7 @@ public:
     template <class T>
     std::optional<T> try_as() const noexcept {
         static_assert(std::is_trivially_copyable_v<T>, "bytes make an object of a trivially copyable type only");
+        static_assert(!std::is_same_v<T, bool>, "not every byte is a bool: take a number");
         if (get() == nullptr || size() != sizeof(T)) {
             return std::nullopt;
         }
@@ -906,6 +907,11 @@ protected:
             open_->from_ = this;
         }
     }
+    void abort_open() noexcept {
+        if (open_ != nullptr) {
+            open_->abort();
+        }
+    }
     /// Gives up the handle, to whoever asks.
     ringport_port *give_up() noexcept {
         if (open_ != nullptr) {
@@ -973,8 +979,11 @@ public:
 
     /// Takes over a port of the C interface.
     static port adopt(ringport_port *handle) noexcept { return port(handle); }
-    /// Gives up the handle: the caller frees it.
-    [[nodiscard]] ringport_port *release() noexcept { return give_up(); }
+    /// Gives up the handle: the caller frees it. What is reserved is given back.
+    [[nodiscard]] ringport_port *release() noexcept {
+        abort_open();
+        return give_up();
+    }
     /// Closes and frees it; nothing is left.
     void reset() noexcept { free(); }
 
@@ -1775,8 +1784,12 @@ struct source_call {
     Handler handler;
 
     static void free(void *user) noexcept {
-        const std::unique_ptr<source_call> self(static_cast<source_call *>(user));
-        self->state->retire(*self->here);
+        std::unique_ptr<source_call> self(static_cast<source_call *>(user));
+        const std::shared_ptr<residence_of<Handle>> leaving = self->here;
+        loop_state *const at = self->state;
+        // First, as what the handler owns may have the loop free the handles of all that have left.
+        self.reset();
+        at->retire(*leaving);
     }
 };
 

@@ -376,27 +376,38 @@ def _poll(fds: Iterable[int], deadline: float, event: int = select.POLLIN) -> bo
 
 class _Bell:
     """Wakes one call that sleeps, from another thread or a signal handler."""
-    __slots__ = ("fd", "_far")
+    __slots__ = ("told", "fd", "_far")
 
     def __init__(self) -> None:
-        self.fd, self._far = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # Whether it was rung: who was waits no more, and looks for himself.
+        self.told = False
+        try:
+            self.fd, self._far = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            # Without descriptors it waits alone.
+            self.fd = self._far = -1
 
     def ring(self) -> None:
+        self.told = True
         try:
             os.write(self._far, b"!")
-        except BlockingIOError:
-            # It rings already.
+        except OSError:
             pass
 
-    def silence(self) -> None:
+    def reset(self) -> None:
+        self.told = False
         try:
             os.read(self.fd, 1 << 16)
-        except BlockingIOError:
+        except OSError:
             pass
+
+    def sleep(self, fds: Iterable[int], deadline: float) -> bool:
+        """Until it is rung or one of the descriptors is readable; False when the time is over."""
+        return self.told or _poll([*fds, self.fd] if self.fd != -1 else fds, deadline)
 
     # Not before: who rings in another thread must not write to whoever has the same number next.
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        if hasattr(self, "_far"):
+        if getattr(self, "fd", -1) != -1:
             close(self.fd)
             close(self._far)
 
@@ -428,62 +439,77 @@ class _Watch:
             status = self._arm()
             if status not in (_OK, _NOT_YET):
                 raise _error(status)
-            if future.done():
-                await asyncio.sleep(0)
-            else:
-                await future
+            self._update()
+            await future
         finally:
             if self._waiting.get(interest, (None,))[0] is future:
                 del self._waiting[interest]
-            if not self._waiting:
-                self._listen(False)
+            self._update()
 
     def wanted(self) -> list[tuple[Interest, int]]:
         return [(interest, length) for interest, (_, length) in list(self._waiting.items())]
 
     def again(self) -> None:
-        """After a call on the port, in whatever thread."""
-        if self.loop.is_closed():
-            # Its tasks will never run.
-            self._waiting.clear()
-        elif self._waiting and not self._due:
-            self._due = True
-            self.loop.call_soon_threadsafe(self._arm)
+        """Arms anew after a call on the port, in whatever thread."""
+        if self._waiting and not self._due:
+            self._due = self._soon(self._arm)
 
     def _arm(self) -> int:
         self._due = False
         arm = self._arm_for_all()
-        if not self._waiting or arm is None:
-            return _OK
-        status = arm()
-        self._armed(status)
-        return status
+        return arm() if self._waiting and arm is not None else _OK
 
-    def tell(self, status: int) -> None:
-        """How the port was armed, from whatever thread."""
-        if self._waiting and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._armed, status)
+    def listen(self) -> None:
+        """From whatever thread."""
+        if self._waiting and not self._listening:
+            self._soon(self._update)
 
-    def _armed(self, status: int) -> None:
-        if status == _NOT_YET:
-            self._listen(bool(self._waiting))
-        else:
-            self.wake()
-
-    def wake(self) -> None:
-        """Has all who wait look for themselves."""
-        self._listen(False)
+    def tell(self) -> None:
+        """Has all who wait look for themselves, from whatever thread."""
         waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
-            if not future.done() and not self.loop.is_closed():
+        if waiting:
+            self._soon(self._resolve, [future for future, _ in waiting.values()])
+
+    def leave(self, handle: _Handle) -> None:
+        """The port goes, from whatever thread, and its descriptor with the handle: not before the loop has forgotten it."""
+        self.tell()
+        try:
+            is_here = not self.loop.is_running() or asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            is_here = False
+        if is_here:
+            self._listen(False)
+        elif self._listening:
+            self._soon(lambda handle: self._listen(False), handle)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        self._resolve([future for future, _ in waiting.values()])
+
+    def _resolve(self, futures: list[asyncio.Future]) -> None:
+        for future in futures:
+            if not future.done():
                 future.set_result(None)
+        self._update()
+
+    def _soon(self, call: Callable[..., Any], *arguments: Any) -> bool:
+        try:
+            self.loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            # The loop was closed: its tasks will never run.
+            self._waiting.clear()
+            return False
+        return True
+
+    def _update(self) -> None:
+        self._listen(bool(self._waiting))
 
     def _listen(self, listening: bool) -> None:
         if listening == self._listening or self.loop.is_closed():
             return
         self._listening = listening
         if listening:
-            self.loop.add_reader(self._fd, self.wake)
+            self.loop.add_reader(self._fd, self._wake)
         else:
             self.loop.remove_reader(self._fd)
 
@@ -762,11 +788,10 @@ class Port:
         _check(status)
 
     def _leave(self, ended: CloseReason | None) -> None:
-        watch, self._handle, self._watch, self._ended = self._watch, None, None, ended
-        for bell in list(self._sleepers):
-            bell.ring()
-        if watch is not None:
-            watch.tell(_OK)
+        handle, watch, self._handle, self._watch, self._ended = self._handle, self._watch, None, None, ended
+        self._tell_all()
+        if watch is not None and handle is not None:
+            watch.leave(handle)
 
     # Waiting.
 
@@ -796,8 +821,8 @@ class Port:
 
     def _called(self) -> None:
         """After each call that ends what the port was armed for, also if it has failed."""
-        if self._sleepers and self._handle is not None:
-            self._arm_and_tell()
+        if self._sleepers:
+            self._arm_for_all()
         elif self._watch is not None:
             self._watch.again()
 
@@ -806,36 +831,43 @@ class Port:
         self._called()
         self._verify(status)
 
-    def _arm_for_all(self) -> int:
-        """Arms for all who wait here. If it is there already, those in calls are woken."""
-        wanted = list(self._sleepers.values()) + (self._watch.wanted() if self._watch is not None else [])
-        interest = functools.reduce(operator.or_, (interest for interest, _ in wanted), Interest(0))
-        if interest & Interest.TRANSFER:
-            # Where ports can be posted, there is room as well.
-            interest &= ~Interest.ROOM
-        status = _lib.port_arm(self._live(), interest, max(length for _, length in wanted))
-        if status != _NOT_YET:
-            for bell in list(self._sleepers):
-                bell.ring()
-        return status
-
-    def _arm_and_tell(self) -> int:
-        status = self._arm_for_all()
+    def _tell_all(self) -> None:
+        for bell in list(self._sleepers):
+            bell.ring()
         if self._watch is not None:
-            self._watch.tell(status)
+            self._watch.tell()
+
+    def _arm_for_all(self) -> int:
+        """Arms for all who wait here and were not told since. If it is there for one of them, all are told."""
+        handle, watch = self._handle, self._watch
+        wanted = [wanted for bell, wanted in list(self._sleepers.items()) if not bell.told]
+        wanted += watch.wanted() if watch is not None else []
+        if handle is None or not wanted:
+            return _OK
+        interest = functools.reduce(operator.or_, (interest for interest, _ in wanted))
+        if interest & Interest.TRANSFER:
+            # The library knows one or the other. Where ports can be posted, there is room as well.
+            interest &= ~Interest.ROOM
+        status = _lib.port_arm(handle, interest, max(length for _, length in wanted))
+        if status != _NOT_YET:
+            self._tell_all()
+        elif watch is not None:
+            watch.listen()
         return status
 
     def _sleep(self, interest: Interest, length: int, deadline: float) -> bool:
         """Until it may be there; False when the time is over."""
+        if time.monotonic() >= deadline:
+            return False
         bell = _Bell()
-        self._sleepers[bell] = interest, length
         try:
-            status = self._arm_and_tell()
+            self._sleepers[bell] = interest, length
+            status = self._arm_for_all()
             if status not in (_OK, _NOT_YET):
                 self._verify(status)
-            return status == _OK or _poll([self.fileno(), bell.fd], deadline)
+            return bell.sleep([self.fileno()], deadline)
         finally:
-            del self._sleepers[bell]
+            self._sleepers.pop(bell, None)
 
     def _until(self, attempt: Callable[[], _T | None], interest: Interest, length: int,
                timeout: float | None) -> _T | None:
@@ -952,13 +984,18 @@ class Port:
         return f"<ringport.Port, capacity {self.capacity}, pending {self.pending}>"
 
 
+def _give_up(port: Port, owner: _Handle) -> None:
+    _lib.abort(owner)
+    port._called()
+
+
 class Reservation:
     """A message that is being written; see Port.reserve. One that is dropped unfinished posts nothing."""
     __slots__ = ("_port", "_length", "_timeout", "_where", "_loan")
 
     def __init__(self, port: Port, length: int, timeout: float | None) -> None:
         # As long as there is something in `where`, it is reserved, and this has to end it.
-        self._where = c_void_p()
+        self._where, self._loan = c_void_p(), None
         self._port, self._length, self._timeout = port, operator.index(length), timeout
 
     def __enter__(self) -> memoryview:
@@ -980,10 +1017,6 @@ class Reservation:
         self._loan = loan
         return loan.view()
 
-    def _abort(self, owner: _Handle) -> None:
-        _lib.abort(owner)
-        self._port._called()
-
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
             if kind is None:
@@ -994,13 +1027,17 @@ class Reservation:
         finally:
             self._where.value = None
             if kind is not None:
-                self._loan.when_ended(self._abort)
+                self._loan.when_ended(functools.partial(_give_up, self._port))
         if kind is None:
             self._port._did(_lib.commit(self._loan.owner, self._length))
 
     def __del__(self) -> None:
-        if self._where.value is not None and self._port._handle is not None:
-            self._abort(self._port._handle)
+        if self._where.value is None or self._port._handle is None:
+            return
+        if self._loan is None:
+            _give_up(self._port, self._port._handle)
+        else:
+            self._loan.when_ended(functools.partial(_give_up, self._port))
 
 
 class Batch:
@@ -1086,13 +1123,13 @@ def wait_any(ports: Iterable[Port], timeout: float | None = None) -> Port | None
         for port in ports:
             port._sleepers[bell] = Interest.MESSAGE, 0
         while True:
+            bell.reset()
             for port in itertools.chain(ports[first:], ports[:first]):
                 # As any call, that arms it anew, also for this one.
                 if port.arm(Interest.MESSAGE):
                     return port
-            if not _poll([*(port.fileno() for port in ports), bell.fd], deadline):
+            if time.monotonic() >= deadline or not bell.sleep([port.fileno() for port in ports], deadline):
                 return None
-            bell.silence()
     finally:
         for port in ports:
             port._sleepers.pop(bell, None)

@@ -465,6 +465,15 @@ class Reserving(Case):
         self.assertEqual(bytes(two.recv(0)), b"goes")
 
 
+    def test_what_is_left_of_one_does_not_write_into_others(self):
+        one, two = channel()
+        view = one.reserve(16).__enter__()
+        one.try_post(b"A" * 16)
+        with self.assertRaises(ValueError):
+            view[:] = b"B" * 16
+        self.assertEqual(bytes(two.recv(0)), b"A" * 16)
+
+
 class Messages(Case):
     """The memory of a message, and who may look at it how long."""
 
@@ -1518,6 +1527,62 @@ class Tasks(Case):
             two.recv(BOUND)
         # What asyncio has to say of a task that its loop has left alone.
         task._log_destroy_pending = False
+
+    def test_a_call_ends_in_time_though_a_task_cannot_look_meanwhile(self):
+        async def main():
+            one, two = channel(4096)
+            fill(one)
+            task = await self.waiting(one.recv_async())
+            two.post(b"for the task")
+            with self.assertRaises(ringport.Full):
+                one.post(bytes(1000), timeout=0.05)
+            self.assertEqual(bytes(await task), b"for the task")
+            room = await self.waiting(one.post_async(bytes(1000)))
+            while two.try_recv() is not None:
+                pass
+            self.assertIsNone(ringport.wait_any([one], 0.05))
+            self.assertIsNone(one.recv(0.05))
+            await room
+
+        self.run_bounded(main())
+
+    def test_a_port_with_the_descriptor_of_one_that_was_closed_is_watched(self):
+        async def main():
+            one, two = channel()
+            fd = one.fileno()
+            task = await self.waiting(one.recv_async())
+            one.close()
+            two.close()
+            # Its four are those that have just become free, and the next is the port's own.
+            other, peer = channel()
+            self.assertEqual(other.fileno(), fd)
+            reading = await self.waiting(other.recv_async())
+            with self.assertRaises(Closed):
+                await task
+            peer.post(b"hello")
+            self.assertEqual(bytes(await reading), b"hello")
+
+        self.run_bounded(main())
+
+    def test_leaving_while_a_task_waits_is_told_to_that_alone(self):
+        async def main(leave, error):
+            complaints = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+            one, _ = channel()
+            task = await self.waiting(one.recv_async())
+            one.try_post(b"bye")
+            leave(one)
+            with self.assertRaises(error):
+                await task
+            await asyncio.sleep(0)
+            self.assertEqual(complaints, [])
+
+        def take_apart(port):
+            for fd in port.into_fds():
+                os.close(fd)
+
+        self.run_bounded(main(Port.close, Closed))
+        self.run_bounded(main(take_apart, ringport.Detached))
 
     def test_a_call_in_another_thread_waits_beside_the_loop(self):
         async def main():

@@ -66,7 +66,6 @@ pub unsafe extern "C" fn ringport_post_with_ports(
         let handles = handles(slice(ports, port_count, "ports")?)?;
         check_list(port, &handles)?;
         port.with(|port| {
-            check_cargo(port, &handles)?;
             let items = handles
                 .iter()
                 .map(|handle| handle.take())
@@ -94,8 +93,8 @@ pub(crate) unsafe fn handles<'a>(
     handles.collect()
 }
 
-/// What Rust's owners cannot get wrong.
-fn check_list(carrier: &ringport_port, handles: &[&ringport_port]) -> Answer<()> {
+/// What could be wrong with ports to be sent, in its order, before any of them is taken.
+unsafe fn check_list(carrier: &ringport_port, handles: &[&ringport_port]) -> Answer<()> {
     if let Some(index) = handles.iter().position(|handle| ptr::eq(*handle, carrier)) {
         return Err(Failure::new(
             RINGPORT_SELF_TRANSFER,
@@ -112,24 +111,18 @@ fn check_list(carrier: &ringport_port, handles: &[&ringport_port]) -> Answer<()>
             format!("port {index} of those to be sent is listed before"),
         ));
     }
-    Ok(())
-}
-
-/// What could be wrong with ports to be sent, in its order, before any of them is taken.
-unsafe fn check_cargo(carrier: &MessagePort, handles: &[&ringport_port]) -> Answer<()> {
     handles
         .iter()
         .try_for_each(|handle| handle.check_not_moved())?;
     handles
         .iter()
         .try_for_each(|handle| handle.check_not_ended())?;
-    let ports = handles
-        .iter()
-        .map(|handle| handle.lend())
-        .collect::<Answer<Vec<_>>>()?;
-    carrier.check_cargo(ports.iter().map(|(port, _)| *port))?;
-    // Those in a loop are in use as long as they are lent.
-    drop(ports);
+    carrier.with(|carrier| {
+        // Those in a loop are in use as long as they are lent.
+        let ports = handles.iter().map(|handle| handle.lend());
+        let ports = ports.collect::<Answer<Vec<_>>>()?;
+        Ok(carrier.check_cargo(ports.iter().map(|(port, _)| *port))?)
+    })?;
     handles.iter().try_for_each(|handle| handle.check_free())
 }
 

@@ -139,6 +139,44 @@ void a_handler_that_goes_may_take_the_loop_along() {
     CHECK_THROWS(RINGPORT_CLOSED, ends.port2.recv());
 }
 
+/// Takes another port out of the loop as it is dropped.
+struct removal {
+    ringport::loop *loop;
+    ringport::loop_port port;
+
+    removal(ringport::loop &loop, const ringport::loop_port &port) : loop(&loop), port(port) {}
+    removal(removal &&other) noexcept : loop(std::exchange(other.loop, nullptr)), port(other.port) {}
+    ~removal() {
+        if (loop != nullptr && port) {
+            loop->remove(port);
+        }
+    }
+};
+
+void what_is_removed_is_given_back_whatever_its_handler_does() {
+    char folder[] = "/tmp/ringport-XXXXXX";
+    CHECK(mkdtemp(folder) != nullptr);
+    {
+        ringport::channel ends;
+        ringport::loop loop;
+        const ringport::loop_port port = loop.add(std::move(ends.port1));
+        const ringport::loop_listener here =
+            loop.add(ringport::listener(std::string(folder) + "/here"), [end = removal(loop, port)] {});
+        const ringport::listener back = loop.remove(here);
+        CHECK(static_cast<bool>(back));
+        CHECK(!port);
+    }
+    CHECK(rmdir(folder) == 0);
+}
+
+void a_released_port_leaves_nothing_reserved() {
+    ringport::channel ends;
+    ringport::slot slot = ends.port1.reserve(8);
+    const ringport::port again = ringport::port::adopt(ends.port1.release());
+    CHECK(!slot);
+    CHECK(slot.commit(std::nothrow) == RINGPORT_NULL);
+}
+
 void a_handler_takes_the_message_as_it_likes() {
     ringport::channel ends;
     ringport::loop loop;
@@ -181,6 +219,8 @@ int main() {
     return check::run("cpp_lifetimes", a_slot_outlives_its_port_in_a_loop, a_batch_outlives_its_port_in_a_loop,
                       a_slot_outlives_a_port_that_is_dropped_which_closes_at_once,
                       a_slot_goes_along_when_its_port_is_moved, what_leaves_may_be_owned_by_its_handler,
-                      a_handler_that_goes_may_take_the_loop_along, a_handler_takes_the_message_as_it_likes,
+                      a_handler_that_goes_may_take_the_loop_along,
+                      what_is_removed_is_given_back_whatever_its_handler_does,
+                      a_released_port_leaves_nothing_reserved, a_handler_takes_the_message_as_it_likes,
                       a_close_that_is_no_ports_has_its_own_words);
 }

@@ -103,6 +103,7 @@ static void s13_the_checks_come_in_their_order(void)
 {
     ringport_port *list[3];
     ringport_port *many[RINGPORT_MAX_PORTS + 1];
+    ringport_loop *loop;
     void *data;
     size_t i;
 
@@ -128,6 +129,13 @@ static void s13_the_checks_come_in_their_order(void)
     list[2] = many[1];
     ANSWERS(RINGPORT_DETACHED, ringport_post_with_ports(a, "x", 1, list, 3, RINGPORT_NO_WAIT));
     SAYS(RINGPORT_BUSY, "reservation", ringport_post_with_ports(a, "x", 1, list, 1, RINGPORT_NO_WAIT));
+    /* Also through one that has ended in its loop, and is no more. */
+    OK(ringport_loop_new(&loop));
+    OK(ringport_loop_add(loop, c));
+    OK(ringport_loop_run(loop));
+    ANSWERS(RINGPORT_DETACHED, ringport_post_with_ports(c, "x", 1, &list[2], 1, RINGPORT_NO_WAIT));
+    ANSWERS(RINGPORT_CLOSED, ringport_post_with_ports(c, "x", 1, &list[1], 0, RINGPORT_NO_WAIT));
+    ringport_loop_free(loop);
     ringport_port_free(many[0]);
     ringport_port_free(many[1]);
     list[0] = NULL;
