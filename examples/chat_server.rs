@@ -21,7 +21,7 @@
 //! ann sees: * dee has come
 //! bob sees: * dee has come
 //! dee looks away, and bob counts to 300.
-//! ann has seen all of it, dee the beginning, and how much is missing.
+//! ann has seen all of it, dee a part, and how much is missing.
 //! ann says: are you there, dee?
 //! bob sees: ann: are you there, dee?
 //! dee sees: ann: are you there, dee?
@@ -289,15 +289,21 @@ fn play(socket: &Path) -> Outcome<()> {
         bob.types(&line(number))?;
         assert_eq!(ann.next()?, format!("bob: {}", line(number)));
     }
-    let mut seen = 0;
-    let missed = loop {
-        match dee.next()? {
-            next if next == format!("bob: {}", line(seen + 1)) => seen += 1,
-            next => break next,
+    let (mut counted, mut missed) = (0, 0);
+    while counted < 300 {
+        let next = dee.next()?;
+        if next == format!("bob: {}", line(counted + 1)) {
+            counted += 1;
+        } else {
+            let gap = next.strip_prefix("* you have missed ");
+            let gap = gap.and_then(|gap| gap.strip_suffix(" lines"));
+            let gap: u64 = gap.ok_or_else(|| format!("dee sees: {next}"))?.parse()?;
+            counted += gap;
+            missed += gap;
         }
-    };
-    assert_eq!(missed, format!("* you have missed {} lines", 300 - seen));
-    println!("ann has seen all of it, dee the beginning, and how much is missing.");
+    }
+    assert!(missed > 0 && counted == 300, "{missed} of {counted}");
+    println!("ann has seen all of it, dee a part, and how much is missing.");
     ann.says("are you there, dee?")?;
     bob.sees("ann: are you there, dee?")?;
     dee.sees("ann: are you there, dee?")?;
