@@ -999,13 +999,15 @@ ringport_status ringport_port_send(ringport_port *port,
                                    int socket);
 
 /**
- * Receives a port that was sent by ringport_port_send. It waits until one is there, unless the socket does not block. The
- * caller frees the port, which is not trusted.
+ * Receives a port that was sent by ringport_port_send, waiting for it at most `timeout_ns` nanoseconds (RINGPORT_NO_WAIT,
+ * RINGPORT_FOREVER), whether the socket blocks or not. The caller frees the port, which is not trusted.
  *
- * Answers RINGPORT_NOT_A_PORT when something else comes next; RINGPORT_CLOSED when the socket's other end is closed;
- * RINGPORT_INVALID; RINGPORT_SYSTEM as for ringport_port_send. Nothing was read from the socket then.
+ * Answers RINGPORT_NOT_YET; RINGPORT_NOT_A_PORT when something else comes next; RINGPORT_CLOSED when the socket's other end is
+ * closed, which one for datagrams does not tell; RINGPORT_INVALID; RINGPORT_SYSTEM as for ringport_port_send. Nothing was read
+ * from the socket then.
  */
 ringport_status ringport_port_receive(int socket,
+                                      int64_t timeout_ns,
                                       ringport_port **port);
 
 /* ---- Other people's event loops -------------------------------------------------------------------------- */

@@ -1007,10 +1007,19 @@ public:
         detail::check(ringport_port_send(handle_, socket), handle_);
         reset();
     }
-    /// Receives a port that was sent so.
+    /// Receives a port that was sent so; waits for it. closed_error, of no channel and so with the reason `open`, when the
+    /// socket's other end is closed.
     static port receive_over(int socket) {
         ringport_port *handle = nullptr;
-        detail::check(ringport_port_receive(socket, &handle));
+        detail::check(ringport_port_receive(socket, RINGPORT_FOREVER, &handle));
+        return port(handle);
+    }
+    /// The same, or nothing when none has come in time.
+    [[nodiscard]] static std::optional<port> receive_over_for(int socket, timeout within) {
+        ringport_port *handle = nullptr;
+        if (!detail::check_there(ringport_port_receive(socket, within.nanoseconds(), &handle))) {
+            return std::nullopt;
+        }
         return port(handle);
     }
 

@@ -45,11 +45,11 @@ pub(crate) fn send(
     }
 }
 
-/// What a look at the front of a socket's queue has shown.
+/// What is, or was, at the front of a socket's queue.
 pub(crate) struct Peeked {
     /// How many bytes.
     pub(crate) len: usize,
-    /// Copies of the descriptors; those in the queue stay there.
+    /// The descriptors; after a look copies, and those in the queue stay there.
     pub(crate) descriptors: Vec<OwnedFd>,
     /// Whether some were left out, most likely because this process can have no more.
     pub(crate) truncated: bool,
@@ -59,6 +59,19 @@ pub(crate) struct Peeked {
 
 /// Looks at the bytes at the front of the queue and at the descriptors with them, without waiting.
 pub(crate) fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, Errno> {
+    read_with_descriptors(socket, bytes, libc::MSG_PEEK)
+}
+
+/// Takes them off the queue, without waiting. Descriptors that do not fit are lost.
+pub(crate) fn take(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, Errno> {
+    read_with_descriptors(socket, bytes, 0)
+}
+
+fn read_with_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    flags: libc::c_int,
+) -> Result<Peeked, Errno> {
     let mut descriptors = Vec::new();
     descriptors
         .try_reserve_exact(MOST)
@@ -72,7 +85,7 @@ pub(crate) fn peek(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, E
     message.msg_control = control.as_mut_ptr().cast();
     // Another integer type with other C libraries.
     message.msg_controllen = size_of_val(&control) as _;
-    let len = receive(socket, &mut message, libc::MSG_PEEK)?;
+    let len = receive(socket, &mut message, flags)?;
     // SAFETY: the kernel has just filled `message` and the control buffer it points to.
     unsafe { collect(&message, &mut descriptors) };
     Ok(Peeked {

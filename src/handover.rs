@@ -1,13 +1,14 @@
 //! A port over a Unix socket that the program has anyway: one byte with two descriptors.
 
+use crate::descriptors::{self, Peeked};
 use crate::error::{PostError, ReceiveOverError, SystemError, TransferError};
 use crate::port::MessagePort;
-use crate::socket::{check_unix_socket, wait_for};
-use crate::{PortHandle, descriptors};
+use crate::socket::{check_unix_socket, inode_of, option, set_option, wait_for};
+use crate::{PortHandle, wait};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The byte that a port is on a socket. One, so that half of it cannot arrive.
 const BYTE: u8 = b'P';
@@ -93,50 +94,135 @@ impl MessagePort {
     /// port can still be read, and a port for which there was no descriptor or memory is received by another call.
     pub fn receive_over(socket: impl AsFd) -> Result<MessagePort, ReceiveOverError> {
         let socket = socket.as_fd();
-        check_unix_socket(&socket).map_err(|errno| SystemError::new("recvmsg", errno))?;
-        let mut byte = [0];
-        let peeked = loop {
-            match descriptors::peek(socket, &mut byte) {
-                Ok(peeked) => break peeked,
-                Err(Errno::EAGAIN) if blocks(socket)? => {
-                    wait_for(socket, libc::POLLIN, None)?;
-                }
-                Err(errno) => return Err(SystemError::new("recvmsg", errno).into()),
+        loop {
+            if let Some(port) = receive_from(socket)? {
+                return Ok(port);
             }
-        };
-        // Of a port they are none that linger.
-        descriptors::close_at_once(&peeked.descriptors);
-        if peeked.truncated {
-            return Err(SystemError::new("recvmsg", Errno::EMFILE).into());
+            if !blocks(socket)? {
+                return Err(SystemError::new("recvmsg", Errno::EAGAIN).into());
+            }
+            wait_for(socket, libc::POLLIN, None)?;
         }
-        let descriptors = peeked.descriptors.len();
-        // So are empty packets, but the other end of those is still there.
-        let is_nothing = peeked.len == 0 && descriptors == 0;
-        if is_nothing && wait_for(socket, libc::POLLRDHUP, Some(Duration::ZERO))? {
-            return Err(ReceiveOverError::HungUp);
+    }
+
+    /// The same, waiting at most `timeout`, whether the socket blocks or not; `None` when no port has come by then. With
+    /// [`Duration::ZERO`] it does not wait, with [`Duration::MAX`] as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`receive_over`](MessagePort::receive_over), but for `EAGAIN`.
+    pub fn receive_over_timeout(
+        socket: impl AsFd,
+        timeout: Duration,
+    ) -> Result<Option<MessagePort>, ReceiveOverError> {
+        let (socket, deadline) = (socket.as_fd(), wait::deadline(timeout));
+        loop {
+            let received = receive_from(socket)?;
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if received.is_some() || left == Some(Duration::ZERO) {
+                return Ok(received);
+            }
+            wait_for(socket, libc::POLLIN, left)?;
         }
-        let byte = (peeked.len != 0).then_some(byte[0]);
-        let mut both = peeked.descriptors.into_iter();
-        let (Some(segment), Some(doorbell), None, Some(BYTE), false) =
-            (both.next(), both.next(), both.next(), byte, peeked.goes_on)
-        else {
-            return Err(ReceiveOverError::Unexpected {
-                byte,
-                descriptors,
-                goes_on: peeked.goes_on,
-            });
-        };
-        let handle = PortHandle { segment, doorbell };
-        let port = MessagePort::from_received(handle).map_err(|error| error.into_fault())?;
-        match descriptors::read_past(socket, &mut [0]) {
-            Ok((1, _)) => Ok(port),
-            result => {
-                // Somebody else has read it meanwhile.
+    }
+}
+
+/// Receives the port that comes next; `None` if nothing is there, or somebody else was quicker. Nothing is taken from the
+/// socket before what is there has been found to be a port that this process has room for.
+fn receive_from(socket: BorrowedFd<'_>) -> Result<Option<MessagePort>, ReceiveOverError> {
+    let failed = |errno| SystemError::new("recvmsg", errno);
+    check_unix_socket(&socket).map_err(failed)?;
+    let Some(handle) = next_handle(socket)? else {
+        return Ok(None);
+    };
+    let inode = inode_of(&handle.doorbell)?;
+    let is_it = |handle: &PortHandle| inode_of(&handle.doorbell).is_ok_and(|other| other == inode);
+    let port = match MessagePort::from_received(handle) {
+        Ok(port) => port,
+        Err(error) => match next_handle(socket)? {
+            Some(handle) if is_it(&handle) => return Err(error.into_fault().into()),
+            // It has a holder by now, who uses it.
+            _ => return Ok(None),
+        },
+    };
+    let mut byte = [0];
+    match descriptors::take(socket, &mut byte) {
+        // This process has no room for the copies. What it has seen is still there, by all that it can know.
+        Ok(taken) if taken.truncated => Ok(Some(port)),
+        Ok(taken) => match as_handle(taken, &byte) {
+            Ok(handle) if is_it(&handle) => Ok(Some(port)),
+            // Somebody else has received the port meanwhile, and this is the one behind it.
+            Ok(handle) => {
                 port.leave();
-                let errno = result.err().unwrap_or(Errno::EAGAIN);
-                Err(SystemError::new("recvmsg", errno).into())
+                let port = MessagePort::from_received(handle);
+                Ok(Some(port.map_err(|error| error.into_fault())?))
+            }
+            Err(error) => {
+                port.leave();
+                Err(error)
+            }
+        },
+        Err(errno) => {
+            port.leave();
+            match errno {
+                Errno::EAGAIN => Ok(None),
+                errno => Err(failed(errno).into()),
             }
         }
+    }
+}
+
+/// What a port would be made of, if that is what comes next. It stays there.
+fn next_handle(socket: BorrowedFd<'_>) -> Result<Option<PortHandle>, ReceiveOverError> {
+    // Room for one more byte than a port has: where less than that is asked for, a look into a stream goes on to the
+    // descriptors behind the byte.
+    let mut bytes = [0; 2];
+    let peeked = match look(socket, &mut bytes) {
+        Ok(peeked) => peeked,
+        Err(Errno::EAGAIN) => return Ok(None),
+        Err(errno) => return Err(SystemError::new("recvmsg", errno).into()),
+    };
+    if peeked.truncated {
+        return Err(SystemError::new("recvmsg", Errno::EMFILE).into());
+    }
+    // So are empty packets, but the other end of those is still there.
+    let is_nothing = peeked.len == 0 && peeked.descriptors.is_empty();
+    if is_nothing && wait_for(socket, libc::POLLRDHUP, Some(Duration::ZERO))? {
+        return Err(ReceiveOverError::HungUp);
+    }
+    as_handle(peeked, &bytes).map(Some)
+}
+
+/// A port's message: one byte with two descriptors.
+fn as_handle(message: Peeked, bytes: &[u8]) -> Result<PortHandle, ReceiveOverError> {
+    // Of a port they are none that linger.
+    descriptors::close_at_once(&message.descriptors);
+    let descriptors = message.descriptors.len();
+    let byte = (message.len != 0).then_some(bytes[0]);
+    let goes_on = message.len > 1 || message.goes_on;
+    let mut both = message.descriptors.into_iter();
+    match (both.next(), both.next(), both.next(), byte, goes_on) {
+        (Some(segment), Some(doorbell), None, Some(BYTE), false) => {
+            Ok(PortHandle { segment, doorbell })
+        }
+        _ => Err(ReceiveOverError::Unexpected {
+            byte,
+            descriptors,
+            goes_on,
+        }),
+    }
+}
+
+/// Looks at the front of the queue, wherever the program's own looks begin (`SO_PEEK_OFF`).
+fn look(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, Errno> {
+    match option(&socket, libc::SO_PEEK_OFF) {
+        Some(offset) if offset >= 0 => {
+            set_option(&socket, libc::SO_PEEK_OFF, &-1);
+            let peeked = descriptors::peek(socket, bytes);
+            set_option(&socket, libc::SO_PEEK_OFF, &offset);
+            peeked
+        }
+        _ => descriptors::peek(socket, bytes),
     }
 }
 

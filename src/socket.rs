@@ -95,6 +95,23 @@ pub(crate) fn keep_in_line(socket: &impl AsRawFd) {
     set_option(socket, libc::SO_OOBINLINE, &1);
 }
 
+/// What an option of the socket is, a number; `None` if the kernel does not know it.
+pub(crate) fn option(socket: &impl AsRawFd, option: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the pointers are to a live value of the length given, and to that.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            ptr::from_mut(&mut value).cast(),
+            &mut len,
+        )
+    };
+    (got == 0).then_some(value)
+}
+
 pub(crate) fn set_option<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) {
     // SAFETY: the pointer and length are those of a live value. What it returns does not matter: an
     // option the kernel does not know cannot have been set.

@@ -6,7 +6,8 @@ use ringport::{ImportFault, MessageChannel, MessagePort, PostError, ReceiveOverE
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use common::{AT_ONCE, PATIENCE};
 
@@ -17,6 +18,17 @@ fn channel() -> (MessagePort, MessagePort) {
 
 fn sockets() -> (UnixStream, UnixStream) {
     UnixStream::pair().expect("a pair of sockets")
+}
+
+/// Has looks into the socket begin behind so many bytes (`SO_PEEK_OFF`), or at the front if that is negative.
+fn begin_looks_at(socket: &impl AsRawFd, offset: i32) {
+    let len = size_of_val(&offset) as libc::socklen_t;
+    // SAFETY: the pointer and length are those of a live value.
+    let set = unsafe {
+        let value = std::ptr::from_ref(&offset).cast();
+        libc::setsockopt(raw(socket), libc::SOL_SOCKET, libc::SO_PEEK_OFF, value, len)
+    };
+    assert_eq!(set, 0);
 }
 
 fn raw(socket: &impl AsRawFd) -> i32 {
@@ -131,7 +143,7 @@ fn bytes_that_are_no_port_stay_to_be_read() {
         Err(ReceiveOverError::Unexpected {
             byte: Some(b'P'),
             descriptors: 0,
-            goes_on: false,
+            goes_on: true,
         }) => {}
         other => panic!("{other:?}"),
     }
@@ -142,6 +154,102 @@ fn bytes_that_are_no_port_stay_to_be_read() {
     match MessagePort::receive_over(&there) {
         Err(ReceiveOverError::HungUp) => {}
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_port_is_not_seen_through_the_bytes_before_it() {
+    let _quiet = common::descriptors();
+    for text in [&b"P"[..], b"PP", b"PORT", b"x", b"text"] {
+        for begins in [-1, 0, 1] {
+            let (mut here, mut there) = sockets();
+            begin_looks_at(&there, begins);
+            let (ours, theirs) = channel();
+            here.write_all(text).expect("it is written");
+            theirs.send_over(&here).expect("the port is sent");
+            match MessagePort::receive_over(&there) {
+                Err(ReceiveOverError::Unexpected { byte, .. }) => assert_eq!(byte, Some(text[0])),
+                other => panic!("{text:?}, {begins}: {other:?}"),
+            }
+            there.set_read_timeout(Some(PATIENCE)).expect("it is set");
+            let mut word = vec![0; text.len()];
+            there.read_exact(&mut word).expect("it is read");
+            assert_eq!(word, text);
+            let port = MessagePort::receive_over_timeout(&there, PATIENCE);
+            let port = port.expect("no error").expect("the port arrives");
+            let again = MessagePort::receive_over_timeout(&there, Duration::ZERO);
+            assert!(again.expect("nothing else is there").is_none());
+            drop(port);
+            ours.recv().expect_err("it was the only one");
+        }
+    }
+}
+
+#[test]
+fn who_receives_with_a_timeout_waits_so_long_and_no_longer() {
+    let _quiet = common::descriptors();
+    let (here, there) = sockets();
+    for blocks in [true, false] {
+        there.set_nonblocking(!blocks).expect("it is set");
+        let start = Instant::now();
+        let wait = Duration::from_millis(5);
+        let received = MessagePort::receive_over_timeout(&there, wait).expect("no error");
+        assert!(received.is_none() && start.elapsed() >= wait);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| MessagePort::receive_over_timeout(&there, Duration::MAX));
+            channel().1.send_over(&here).expect("the port is sent");
+            let received = waiting.join().expect("no panic");
+            received.expect("no error").expect("the port arrives");
+        });
+    }
+    drop(here);
+    match MessagePort::receive_over_timeout(&there, PATIENCE) {
+        Err(ReceiveOverError::HungUp) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_two_who_receive_each_port_is_for_one() {
+    let _quiet = common::descriptors();
+    const PORTS: usize = 300;
+    let (here, there) = sockets();
+    let received = AtomicUsize::new(0);
+    let mut ours = Vec::new();
+    let held = std::thread::scope(|scope| {
+        let receivers = [(); 2].map(|()| {
+            scope.spawn(|| {
+                let mut held = Vec::new();
+                while received.load(Ordering::SeqCst) < PORTS {
+                    let wait = Duration::from_millis(1);
+                    let port = MessagePort::receive_over_timeout(&there, wait).expect("no error");
+                    received.fetch_add(usize::from(port.is_some()), Ordering::SeqCst);
+                    held.extend(port);
+                }
+                held
+            })
+        });
+        for _ in 0..PORTS {
+            let (port1, port2) = channel();
+            ours.push(port1);
+            let mut sent = port2.send_over(&here);
+            // So many descriptors under way are too many for others than root.
+            while let Err(refused) = sent {
+                let port = refused.into_ports().pop().expect("the port");
+                sent = port.send_over(&here);
+            }
+        }
+        receivers.map(|receiver| receiver.join().expect("no panic"))
+    });
+    let mut count = 0;
+    for port in held.iter().flatten() {
+        port.post_bytes(b"here").expect("there is room");
+        count += 1;
+    }
+    assert_eq!(count, PORTS);
+    for port in ours {
+        assert_eq!(port.recv().expect("a message").bytes(), b"here");
+        assert_eq!(port.pending(), 0, "and there is one");
     }
 }
 

@@ -114,7 +114,7 @@ _SIGNATURES = {
     (_i, _p, _ints, _ints): "port_into_fds",
     (_i, c_int, c_int, _out): "port_from_fds",
     (_i, _p, c_int): "port_send port_set_wait_strategy",
-    (_i, c_int, _out): "port_receive",
+    (_i, c_int, c_int64, _out): "port_receive",
     (_i, _p, POINTER(_Stats)): "port_stats",
     (_i, _out): "parent_port",
     (_i, _texts_in, POINTER(_SpawnOptions), _out, _out): "spawn",
@@ -168,6 +168,8 @@ _lib, _lib_unlocked = _load()
 _get_buffer, _release_buffer = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
 _get_buffer.argtypes, _get_buffer.restype = [ctypes.py_object, POINTER(_Buffer), c_int], c_int
 _release_buffer.argtypes, _release_buffer.restype = [POINTER(_Buffer)], None
+_untrack = ctypes.pythonapi.PyObject_GC_UnTrack
+_untrack.argtypes, _untrack.restype = [ctypes.py_object], None
 
 # -- words ------------------------------------------------------------------------------------------------------------
 
@@ -227,7 +229,7 @@ class Full(Error):
 
 
 class TooLarge(Error):
-    """More than max_message_len."""
+    """More than max_message_len, or 16 bytes less than that with ports."""
 
 
 class Detached(Error):
@@ -266,29 +268,35 @@ def _check(status: int) -> None:
 
 # -- what is owned ----------------------------------------------------------------------------------------------------
 
-class _Last:
-    """Frees, as its own end."""
-    __slots__ = ("_pointer", "_free")
-
-    def __init__(self, pointer: int, free: Callable[[int], None]) -> None:
-        self._pointer, self._free = pointer, free
-
-    def __del__(self) -> None:
-        self._free(self._pointer)
+def _at_last(free: Callable[[Any], Any]) -> property:
+    """A `__del__` that is `free(self)` and no more. Nothing of it is Python code, on entering which a signal handler could
+    raise, and all that Python says then is that it has ignored it."""
+    return property(functools.partial(functools.partial, free))
 
 
-class _Handle:
-    """One of the library's pointers, freed once, when nothing refers to this any more. So calls are given this itself."""
-    __slots__ = ("_as_parameter_", "_free", "_last")
+def _handles(free: Callable[[Any], None]) -> Callable[[], c_void_p]:
+    """What makes places for one of the library's pointers. A place owns what is written to it: it is freed once, when nothing
+    refers to the place any more. So calls are given the place itself."""
+    kind = type("_Handle", (c_void_p,), {"__slots__": (), "__del__": _at_last(free)})
 
-    def __init__(self, pointer: c_void_p, free: Callable[[int], None]) -> None:
-        self._as_parameter_, self._free = pointer.value, free
+    def place() -> c_void_p:
+        handle = kind()
+        # What the collector finds is finalized in any order, and finalizers yet to come may read what this keeps. It does not
+        # find this, which goes when what refers to it is taken apart, after all finalizers.
+        _untrack(handle)
+        return handle
 
-    def __del__(self, last: type = _Last) -> None:
-        # What the collector finds is finalized in any order, and finalizers yet to come may read what this keeps. So what
-        # frees is new, and none of what was found: it goes when this is taken apart, after all finalizers. (When the
-        # interpreter ends, the names of this file are gone before some handles are: so it is an argument.)
-        self._last = last(self._as_parameter_, self._free)
+    return place
+
+
+_new_port, _new_message = _handles(_lib.port_free), _handles(_lib.message_free)
+_new_child, _new_listener = _handles(_lib.child_free), _handles(_lib.listener_free)
+
+
+class _Fd(int):
+    """A descriptor that is closed when nothing refers to this any more."""
+    __slots__ = ()
+    __del__ = _at_last(os.close)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -296,45 +304,59 @@ def _array_of(length: int) -> type:
     return ctypes.c_char * length
 
 
+class _Nothing(bytearray):
+    """What an empty message shows."""
+
+
 class _Loan:
     """The library's memory, shown by a memoryview. Whatever looks into it, parts of it too, keeps its owner alive."""
     __slots__ = ("address", "length", "owner", "_readonly", "_exporter", "_view")
 
-    def __init__(self, address: int, length: int, owner: _Handle, readonly: bool) -> None:
+    def __init__(self, address: int, length: int, owner: c_void_p, readonly: bool) -> None:
         self.address, self.length, self.owner, self._readonly = address, length, owner, readonly
-        self._exporter: Callable[[], Any] = lambda: None
-        self._view: memoryview | None = None
+        # All that look into the memory hold this one, and there is no second one ever.
+        exporter = _array_of(length).from_address(address) if length else _Nothing()
+        exporter.owner = owner
+        self._exporter = weakref.ref(exporter)
+        self._view: memoryview | None = self._look(exporter)
+
+    def _look(self, exporter: Any) -> memoryview:
+        view = memoryview(exporter)
+        if self.length:
+            view = view.cast("B")
+        return view.toreadonly() if self._readonly else view
 
     def view(self) -> memoryview:
-        if self._view is None:
-            view = memoryview(self._export()).cast("B") if self.length else memoryview(bytearray())
-            self._view = view.toreadonly() if self._readonly else view
-        return self._view
-
-    def _export(self) -> Any:
-        exporter = self._exporter()
-        if exporter is None:
-            exporter = _array_of(self.length).from_address(self.address)
-            exporter.owner = self.owner
-            self._exporter = weakref.ref(exporter)
-        return exporter
+        view = self._view
+        if view is None:
+            raise ValueError("it was released")
+        return view
 
     def end(self) -> None:
-        """Releases the view. BufferError if it, or a part of it, is in use elsewhere."""
-        if self._view is not None:
-            self._view.release()
-            self._view = None
-        if self._exporter() is not None:
+        """Releases the view. BufferError if it, or a part of it, is in use elsewhere: there is another view then."""
+        view, self._view = self._view, None
+        try:
+            if view is not None:
+                view.release()
+        except BufferError:
+            # Looked into by others, who hold it and the exporter.
+            pass
+        del view
+        exporter = self._exporter()
+        if exporter is not None:
+            self._view = self._look(exporter)
             raise BufferError("parts of the memory are still in use")
 
-    def when_ended(self, call: Callable[[_Handle], Any]) -> None:
-        """Calls with the owner now, or when nobody looks any more."""
+    def when_ended(self, call: Callable[[], Any]) -> None:
+        """Calls now, or when nobody looks any more."""
         try:
             self.end()
         except BufferError:
-            weakref.finalize(self._exporter(), call, self.owner).atexit = False
-        else:
-            call(self.owner)
+            exporter, self._view = self._exporter(), None
+            if exporter is not None:
+                weakref.finalize(exporter, call).atexit = False
+                return
+        call()
 
 
 def _with_bytes(data: Any, call: Callable[[Any, int], int]) -> int:
@@ -342,8 +364,8 @@ def _with_bytes(data: Any, call: Callable[[Any, int], int]) -> int:
     if type(data) is bytes:
         return call(data, len(data))
     buffer = _Buffer()
-    _get_buffer(data, buffer, 0)
     try:
+        _get_buffer(data, buffer, 0)
         return call(buffer.buf, buffer.len)
     finally:
         _release_buffer(buffer)
@@ -357,7 +379,11 @@ _TURN = 64
 
 
 def _deadline(timeout: float | None) -> float:
-    return math.inf if timeout is None else time.monotonic() + timeout
+    if timeout is None:
+        return math.inf
+    if math.isnan(timeout):
+        raise ValueError("a timeout is seconds or None, and this one is not a number")
+    return time.monotonic() + timeout
 
 
 def _poll(fds: Iterable[int], deadline: float, event: int = select.POLLIN) -> bool:
@@ -382,7 +408,10 @@ class _Bell:
         # Whether it was rung: who was waits no more, and looks for himself.
         self.told = False
         try:
-            self.fd, self._far = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            # By iterators, so that no signal handler raises before they have an owner. They are closed not before who rings
+            # in another thread is gone, who must not write to whoever has the same number next.
+            pipes = map(os.pipe2, [os.O_CLOEXEC | os.O_NONBLOCK])
+            self.fd, self._far = map(_Fd, itertools.chain.from_iterable(pipes))
         except OSError:
             # Without descriptors it waits alone.
             self.fd = self._far = -1
@@ -405,19 +434,13 @@ class _Bell:
         """Until it is rung or one of the descriptors is readable; False when the time is over."""
         return self.told or _poll([*fds, self.fd] if self.fd != -1 else fds, deadline)
 
-    # Not before: who rings in another thread must not write to whoever has the same number next.
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        if getattr(self, "fd", -1) != -1:
-            close(self.fd)
-            close(self._far)
-
 
 class _Watch:
     """Tasks of an asyncio loop that wait for one port: one to receive and one to post, each holding its lock."""
 
-    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop, arm: weakref.WeakMethod) -> None:
+    def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
         self.loop, self.receiving, self.posting = loop, asyncio.Lock(), asyncio.Lock()
-        self._fd, self._arm_for_all = fd, arm
+        self._fd, self._port, self._process = port.fileno(), weakref.ref(port), os.getpid()
         self._waiting: dict[Interest, tuple[asyncio.Future, int]] = {}
         self._listening = self._due = False
         self._calls = 0
@@ -452,12 +475,18 @@ class _Watch:
     def again(self) -> None:
         """Arms anew after a call on the port, in whatever thread."""
         if self._waiting and not self._due:
-            self._due = self._soon(self._arm)
+            # Said before: the loop's thread may be quicker than this one.
+            self._due = True
+            try:
+                self._soon(self._arm)
+            except BaseException:
+                self._due = False
+                raise
 
     def _arm(self) -> int:
         self._due = False
-        arm = self._arm_for_all()
-        return arm() if self._waiting and arm is not None else _OK
+        port = self._port()
+        return port._arm_for_all() if self._waiting and port is not None else _OK
 
     def listen(self) -> None:
         """From whatever thread."""
@@ -470,7 +499,7 @@ class _Watch:
         if waiting:
             self._soon(self._resolve, [future for future, _ in waiting.values()])
 
-    def leave(self, handle: _Handle) -> None:
+    def leave(self, handle: c_void_p) -> None:
         """The port goes, from whatever thread, and its descriptor with the handle: not before the loop has forgotten it."""
         self.tell()
         try:
@@ -492,26 +521,41 @@ class _Watch:
                 future.set_result(None)
         self._update()
 
-    def _soon(self, call: Callable[..., Any], *arguments: Any) -> bool:
+    def _soon(self, call: Callable[..., Any], *arguments: Any) -> None:
+        if not self._is_at_home():
+            return
         try:
             self.loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
             # The loop was closed: its tasks will never run.
             self._waiting.clear()
-            return False
-        return True
+            self._due = False
+
+    def _is_at_home(self) -> bool:
+        """Not in a forked child: what its copy of the loop watches by is the parent's."""
+        return os.getpid() == self._process
 
     def _update(self) -> None:
         self._listen(bool(self._waiting))
 
     def _listen(self, listening: bool) -> None:
-        if listening == self._listening or self.loop.is_closed():
+        if listening == self._listening or self.loop.is_closed() or not self._is_at_home():
             return
-        self._listening = listening
-        if listening:
-            self.loop.add_reader(self._fd, self._wake)
-        else:
+        if not listening:
+            self._listening = False
             self.loop.remove_reader(self._fd)
+            return
+        port = self._port()
+        # The descriptor is the port's as long as somebody has the handle.
+        handle = None if port is None else port._handle
+        if handle is None:
+            # It has gone, and those who waited were told.
+            return
+        self._listening = True
+        self.loop.add_reader(self._fd, self._wake)
+        if port._handle is None:
+            # In another thread, which has not seen the above.
+            self._listen(False)
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
@@ -524,11 +568,11 @@ class Message:
     """
     __slots__ = ("_loan", "_ports")
 
-    def __init__(self, pointer: c_void_p) -> None:
-        self._ports: list[Port] = []
-        self._lend(_Handle(pointer, _lib.message_free))
+    def __init__(self, handle: c_void_p) -> None:
+        self._ports: dict[int, Port] = {}
+        self._lend(handle)
 
-    def _lend(self, handle: _Handle) -> None:
+    def _lend(self, handle: c_void_p) -> None:
         address, length = _lib.message_data(handle), _lib.message_len(handle)
         self._loan: _Loan | None = _Loan(address, length, handle, readonly=True)
 
@@ -561,18 +605,24 @@ class Message:
     def ports(self) -> list[Port]:
         """The ports that came with the message, in a new list each time. They are the taker's: they outlive the message."""
         message = self._live().owner
-        for index in range(len(self._ports), _lib.message_port_count(message)):
-            port = c_void_p()
-            _check(_lib.message_take_port(message, index, byref(port)))
-            self._ports.append(Port(port))
-        return list(self._ports)
+        for index in range(_lib.message_port_count(message)):
+            if index not in self._ports:
+                handle = _new_port()
+                status = _lib.message_take_port(message, index, byref(handle))
+                # Gone is one at which a signal handler has raised.
+                if status != Status.DETACHED:
+                    _check(status)
+                    self._ports[index] = Port(handle)
+        return [port for _, port in sorted(self._ports.items())]
 
     def make_owned(self) -> None:
         """Takes the message out of the ring if it lies there, so that others have the room. BufferError as for release."""
         loan = self._live()
         loan.end()
-        _check(_lib.message_make_owned(loan.owner))
-        self._lend(loan.owner)
+        try:
+            _check(_lib.message_make_owned(loan.owner))
+        finally:
+            self._lend(loan.owner)
 
     def release(self) -> None:
         """Ends the message and its memoryview, which raises ValueError from then on.
@@ -582,7 +632,7 @@ class Message:
         """
         if self._loan is not None:
             self._loan.end()
-            self._loan, self._ports = None, []
+            self._loan, self._ports = None, {}
 
     def __enter__(self) -> Message:
         return self
@@ -628,12 +678,14 @@ Stats = NamedTuple("Stats", [(name, int) for name, _ in _Stats._fields_[1:]])
 
 class Port:
     """One end of a channel. In a `with` block it is closed with the block, and when it is dropped as well."""
-    __slots__ = ("_handle", "_ended", "_watch", "_sleepers", "_strategy", "_patience", "__weakref__")
+    __slots__ = ("_handle", "_ended", "_open", "_watch", "_sleepers", "_strategy", "_patience", "__weakref__")
 
-    def __init__(self, pointer: c_void_p) -> None:
-        self._handle: _Handle | None = _Handle(pointer, _lib.port_free)
+    def __init__(self, handle: c_void_p) -> None:
+        self._handle: c_void_p | None = handle
         # Without a handle: why the port was closed, or None if it has moved.
         self._ended: CloseReason | None = None
+        # Whose the reservation or batch is that is open: at most one, under any key.
+        self._open: dict[None, object] = {}
         # Who waits here, in tasks and in calls, for what. The port is armed once, for all of them, and any call on it ends that:
         # so it is armed anew after each, and whoever is woken looks for himself.
         self._watch: _Watch | None = None
@@ -644,35 +696,35 @@ class Port:
 
     def post(self, data: Any, ports: Iterable[Port] = (), timeout: float | None = None) -> None:
         """Posts the bytes of any object that has some in one piece, and ports, which move. Waits for room; Full if not in time."""
-        ports = tuple(ports)
+        ports = _listed(ports)
         length, interest = _length_of(data), Interest.TRANSFER if ports else Interest.ROOM
         if self._until(lambda: self._posted(self._post(data, ports)), interest, length, timeout) is None:
             self.try_post(data, ports)
 
     def try_post(self, data: Any, ports: Iterable[Port] = ()) -> None:
         """Posts if there is room; Full if not. On any error nothing was sent and nothing has moved."""
-        self._verify(self._post(data, tuple(ports)))
+        self._verify(self._post(data, _listed(ports)))
 
     async def post_async(self, data: Any, ports: Iterable[Port] = ()) -> None:
         """Posts from an asyncio task. One that is cancelled has posted nothing, and the ports are still here."""
-        ports = tuple(ports)
+        ports = _listed(ports)
         length, interest = _length_of(data), Interest.TRANSFER if ports else Interest.ROOM
         await self._until_async(lambda: self._posted(self._post(data, ports)), interest, length)
 
     def _post(self, data: Any, ports: Sequence[Port]) -> int:
         if not ports:
-            status = _with_bytes(data, lambda at, length: _lib.post(self._live(), at, length, 0))
-        else:
-            handles = self._listed(ports)
-            listed = (c_void_p * len(handles))(*[handle._as_parameter_ for handle in handles])
-            status = _with_bytes(data, lambda at, length: _lib.post_with_ports(
+            return self._call(_with_bytes, data, lambda at, length: _lib.post(self._live(), at, length, 0))
+        handles = self._handles_of(ports)
+        listed, status = (c_void_p * len(handles))(*[handle.value for handle in handles]), None
+        try:
+            status = self._call(_with_bytes, data, lambda at, length: _lib.post_with_ports(
                 self._live(), at, length, listed, len(handles), 0))
-        self._called()
-        for port in ports:
-            if status == _OK:
-                port._leave(None)
-            else:
-                port._called()
+        finally:
+            for port in ports:
+                if status == _OK:
+                    port._leave(None)
+                else:
+                    port._called()
         return status
 
     def _posted(self, status: int) -> bool | None:
@@ -681,18 +733,20 @@ class Port:
         self._verify(status)
         return True
 
-    def _listed(self, ports: Sequence[Port]) -> list[_Handle]:
-        """The ports to be sent. The library is not asked about closed ones any more, so its checks are here as well."""
-        for port in ports:
-            if port._handle is None and port._ended is None:
-                port._live()
-        if any(port is self for port in ports):
-            raise _error(Status.SELF_TRANSFER, "the port is to be sent through itself")
-        if len(set(map(id, ports))) != len(ports):
-            raise _error(Status.DUPLICATE_PORT, "a port is listed twice")
-        handles = [port._handle for port in ports if port._handle is not None]
-        if len(handles) != len(ports):
-            raise _error(Status.CLOSED_PORT, "a port of the list was closed here")
+    def _handles_of(self, ports: Sequence[Port]) -> list[c_void_p]:
+        """What is to be sent. The library is not asked about closed ports any more, so its checks are here as well."""
+        if self in ports:
+            raise _error(Status.SELF_TRANSFER, f"port {ports.index(self)} of the list is the one that it is posted on")
+        for index, port in enumerate(ports):
+            if port in ports[:index]:
+                raise _error(Status.DUPLICATE_PORT, f"port {index} of the list is port {ports.index(port)} as well")
+        handles = [port._handle for port in ports]
+        gone = [(index, port) for index, port in enumerate(ports) if handles[index] is None]
+        for index, port in gone:
+            if port._ended is None:
+                raise _error(Status.DETACHED, f"port {index} of the list has moved away")
+        for index, _ in gone:
+            raise _error(Status.CLOSED_PORT, f"port {index} of the list was closed here")
         return handles
 
     def reserve(self, length: int, timeout: float | None = None) -> Reservation:
@@ -715,13 +769,13 @@ class Port:
 
     def try_recv(self) -> Message | None:
         """The next message if there is one."""
-        pointer = c_void_p()
-        status = _lib.recv(self._live(), 0, byref(pointer))
-        message = Message(pointer) if status == _OK else None
-        self._called()
-        if message is None and status != _NOT_YET:
+        handle = _new_message()
+        status = self._call(_lib.recv, self._live(), 0, byref(handle))
+        if status == _OK:
+            return Message(handle)
+        if status != _NOT_YET:
             self._verify(status)
-        return message
+        return None
 
     async def recv_async(self) -> Message:
         """The next message, for an asyncio task. One that is cancelled has taken none."""
@@ -768,12 +822,12 @@ class Port:
         return self._ended or self._reason(self._live())
 
     @staticmethod
-    def _reason(handle: _Handle) -> CloseReason | None:
+    def _reason(handle: c_void_p) -> CloseReason | None:
         reason = c_int32()
         _check(_lib.port_close_reason(handle, byref(reason)))
         return CloseReason(reason.value) if reason.value else None
 
-    def _live(self) -> _Handle:
+    def _live(self) -> c_void_p:
         handle = self._handle
         if handle is not None:
             return handle
@@ -804,8 +858,7 @@ class Port:
     def arm(self, interest: Interest = Interest.MESSAGE, length: int = 0) -> bool:
         """Whether it is there already. If not, `fileno` becomes readable when it is (room: for `length` bytes), sometimes
         for nothing. It works once, and any other call that posts or receives ends it."""
-        status = _lib.port_arm(self._live(), interest, length)
-        self._called()
+        status = self._call(_lib.port_arm, self._live(), Interest(interest), _number("a length", length, 2**64 - 1))
         if status not in (_OK, _NOT_YET):
             self._verify(status)
         return status == _OK
@@ -816,20 +869,33 @@ class Port:
 
     @wait_strategy.setter
     def wait_strategy(self, strategy: WaitStrategy) -> None:
+        strategy = WaitStrategy(strategy)
         _check(_lib.port_set_wait_strategy(self._live(), strategy))
-        self._strategy = WaitStrategy(strategy)
+        self._strategy = strategy
+
+    def _call(self, function: Callable[..., int], *arguments: Any) -> int:
+        """A call that ends what the port was armed for, also if it fails."""
+        try:
+            return function(*arguments)
+        finally:
+            if self._sleepers or self._watch is not None:
+                try:
+                    self._called()
+                except BaseException:
+                    # By a signal handler, and others wait.
+                    self._called()
+                    raise
 
     def _called(self) -> None:
-        """After each call that ends what the port was armed for, also if it has failed."""
+        """After such a call."""
         if self._sleepers:
             self._arm_for_all()
         elif self._watch is not None:
             self._watch.again()
 
-    def _did(self, status: int) -> None:
+    def _do(self, function: Callable[..., int], *arguments: Any) -> None:
         """The same, and raises if it has failed."""
-        self._called()
-        self._verify(status)
+        self._verify(self._call(function, *arguments))
 
     def _tell_all(self) -> None:
         for bell in list(self._sleepers):
@@ -905,8 +971,7 @@ class Port:
         if self._watch is None or self._watch.loop is not loop:
             if self._watch is not None and self._watch.is_busy() and not self._watch.loop.is_closed():
                 raise RuntimeError("tasks of another loop wait for the port")
-            fd = self.fileno()
-            self._watch = _Watch(fd, loop, weakref.WeakMethod(self._arm_for_all))
+            self._watch = _Watch(self, loop)
         return self._watch
 
     # Passing it on.
@@ -914,17 +979,17 @@ class Port:
     def into_fds(self) -> tuple[int, int]:
         """Takes the port apart into its descriptors, segment and doorbell, which are the caller's; it has moved then."""
         segment, doorbell = c_int(), c_int()
-        self._did(_lib.port_into_fds(self._live(), byref(segment), byref(doorbell)))
+        self._do(_lib.port_into_fds, self._live(), byref(segment), byref(doorbell))
         self._leave(None)
         return segment.value, doorbell.value
 
     @classmethod
     def from_fds(cls, segment: int, doorbell: int) -> Port:
         """Makes a port of its descriptors. They are its own from then on, and on an error still the caller's."""
-        pointer = c_void_p()
+        handle = _new_port()
         fds = _number("segment", segment, 2**31 - 1), _number("doorbell", doorbell, 2**31 - 1)
-        _check(_lib.port_from_fds(*fds, byref(pointer)))
-        return cls(pointer)
+        _check(_lib.port_from_fds(*fds, byref(handle)))
+        return cls(handle)
 
     def send_over(self, sock: socket.socket | int, timeout: float | None = None) -> None:
         """Moves the port to whoever calls `receive_over` on the other end of a connected Unix socket. TimeoutError."""
@@ -932,20 +997,26 @@ class Port:
         fd = _fd_of(sock)
         if not _poll([fd], _deadline(timeout), select.POLLOUT):
             raise TimeoutError("the socket takes nothing")
-        self._did(_lib.port_send(self._live(), fd))
+        self._do(_lib.port_send, self._live(), fd)
         self._leave(None)
 
     @classmethod
     def receive_over(cls, sock: socket.socket | int, timeout: float | None = None) -> Port:
         """Receives a port that was sent over a Unix socket; waits for it. TimeoutError if none came."""
-        fd, pointer = _fd_of(sock), c_void_p()
-        if not _poll([fd], _deadline(timeout)):
-            raise TimeoutError("nothing came")
-        _check(_lib_unlocked.port_receive(fd, byref(pointer)))
-        return cls(pointer)
+        fd, handle, deadline = _fd_of(sock), _new_port(), _deadline(timeout)
+        while True:
+            if not _poll([fd], deadline):
+                raise TimeoutError("nothing came")
+            status = _lib.port_receive(fd, 0, byref(handle))
+            if status == Status.CLOSED:
+                raise _closed(str(_error(status)), CloseReason.CLOSED_BY_PEER)
+            # Or somebody else was quicker.
+            if status != _NOT_YET:
+                _check(status)
+                return cls(handle)
 
     def __reduce__(self) -> Any:
-        raise TypeError("a port is pickled by multiprocessing only, which moves it")
+        raise TypeError("a port is pickled by multiprocessing only, which moves it, and one of a subclass not even so")
 
     # The port's own.
 
@@ -964,7 +1035,7 @@ class Port:
 
     @property
     def max_message_len(self) -> int:
-        """The longest message that can be posted, in bytes."""
+        """The longest message that can be posted, in bytes; with ports, 16 bytes less."""
         return _lib.port_max_message_len(self._live())
 
     @property
@@ -984,19 +1055,47 @@ class Port:
         return f"<ringport.Port, capacity {self.capacity}, pending {self.pending}>"
 
 
-def _give_up(port: Port, owner: _Handle) -> None:
-    _lib.abort(owner)
-    port._called()
+class _Open:
+    """A reservation or a batch: what its port is Busy with. One that is dropped unfinished posts nothing."""
+    __slots__ = ("_port", "_handle", "_token")
+
+    def __init__(self, port: Port) -> None:
+        self._port, self._handle, self._token = port, None, None
+
+    def _begin(self) -> c_void_p:
+        """To be called before the library is: where a signal handler raises in its call, nobody is told whether it is open."""
+        port, token = self._port, object()
+        handle = port._live()
+        if not port._open:
+            self._handle, self._token = handle, token
+        if port._open.setdefault(None, token) is not token:
+            raise _error(Status.BUSY, "a reservation or a batch is open on this port")
+        return handle
+
+    def _end(self) -> None:
+        """Gives up what this has opened, if it is open still."""
+        _give_up(self._port, self._handle, self._token)
+
+    def __del__(self) -> None:
+        self._end()
 
 
-class Reservation:
-    """A message that is being written; see Port.reserve. One that is dropped unfinished posts nothing."""
-    __slots__ = ("_port", "_length", "_timeout", "_where", "_loan")
+def _give_up(port: Port, handle: c_void_p, token: object) -> None:
+    if token is not None and port._open.get(None) is token:
+        try:
+            port._call(_lib.abort, handle)
+        finally:
+            port._open.pop(None, None)
+
+
+class Reservation(_Open):
+    """A message that is being written; see Port.reserve."""
+    __slots__ = ("_length", "_timeout", "_loan")
 
     def __init__(self, port: Port, length: int, timeout: float | None) -> None:
-        # As long as there is something in `where`, it is reserved, and this has to end it.
-        self._where, self._loan = c_void_p(), None
-        self._port, self._length, self._timeout = port, operator.index(length), timeout
+        super().__init__(port)
+        self._loan: _Loan | None = None
+        self._length, self._timeout = operator.index(length), timeout
 
     def __enter__(self) -> memoryview:
         port, most = self._port, self._port.max_message_len
@@ -1006,63 +1105,60 @@ class Reservation:
             raise _error(Status.TOO_LARGE, f"a message of {self._length} bytes is longer than {most}")
 
         def attempt() -> _Loan | None:
-            owner = port._live()
-            status = _lib.reserve(owner, self._length, 0, byref(self._where))
-            port._called()
-            return port._posted(status) and _Loan(self._where.value, self._length, owner, readonly=False)
+            handle, where, loan = self._begin(), c_void_p(), None
+            try:
+                if port._posted(port._call(_lib.reserve, handle, self._length, 0, byref(where))):
+                    loan = self._loan = _Loan(where.value, self._length, handle, readonly=False)
+            finally:
+                if loan is None:
+                    self._end()
+            return loan
 
         loan = port._until(attempt, Interest.ROOM, self._length, self._timeout)
         if loan is None:
             raise _error(Status.FULL, f"no room for {self._length} bytes in time")
-        self._loan = loan
         return loan.view()
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
             if kind is None:
                 self._loan.end()
-        except BufferError:
-            kind = BufferError
-            raise
+                self._port._do(_lib.commit, self._handle, self._length)
         finally:
-            self._where.value = None
-            if kind is not None:
-                self._loan.when_ended(functools.partial(_give_up, self._port))
-        if kind is None:
-            self._port._did(_lib.commit(self._loan.owner, self._length))
+            self._end()
 
-    def __del__(self) -> None:
-        if self._where.value is None or self._port._handle is None:
-            return
-        if self._loan is None:
-            _give_up(self._port, self._port._handle)
+    def _end(self) -> None:
+        call, loan = functools.partial(_give_up, self._port, self._handle, self._token), self._loan
+        if loan is None:
+            call()
         else:
-            self._loan.when_ended(functools.partial(_give_up, self._port))
+            loan.when_ended(call)
 
 
-class Batch:
+class Batch(_Open):
     """Messages that are posted together; see Port.batch."""
-    __slots__ = ("_port", "_handle")
-
-    def __init__(self, port: Port) -> None:
-        self._port = port
+    __slots__ = ()
 
     def __enter__(self) -> Batch:
-        self._handle = self._port._live()
-        self._port._did(_lib.batch_begin(self._handle))
+        handle = self._begin()
+        try:
+            self._port._do(_lib.batch_begin, handle)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def post(self, data: Any) -> None:
         """Adds a message. Full if there is no room beside the rest: that can be posted, and another batch be begun."""
         port = self._port
-        port._did(_with_bytes(data, lambda at, length: _lib.batch_post(port._live(), at, length)))
+        port._do(_with_bytes, data, lambda at, length: _lib.batch_post(port._live(), at, length))
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
-            self._port._did(_lib.batch_publish(self._handle, None))
-        else:
-            _lib.abort(self._handle)
-            self._port._called()
+        try:
+            if kind is None:
+                self._port._do(_lib.batch_publish, self._handle, None)
+        finally:
+            self._end()
 
 
 def _closed(text: str, reason: CloseReason) -> Closed:
@@ -1077,6 +1173,17 @@ def _number(name: str, value: Any, most: int) -> int:
     if not 0 <= value <= most:
         raise ValueError(f"{name} is {value}, and has to be from 0 to {most}")
     return value
+
+
+def _listed(ports: Iterable[Port]) -> tuple[Port, ...]:
+    """A list of ports, and nothing else. A port gives messages when it is iterated over."""
+    if isinstance(ports, Port):
+        raise TypeError("a single port was given where a list of ports has to be")
+    ports = tuple(ports)
+    for port in ports:
+        if not isinstance(port, Port):
+            raise TypeError(f"{port!r} was given where a port has to be")
+    return ports
 
 
 def _text(value: Any) -> bytes:
@@ -1104,7 +1211,7 @@ def channel(capacity: int = 0, *, capacity_1_to_2: int = 0, capacity_2_to_1: int
             lock_memory: bool = False) -> tuple[Port, Port]:
     """Two entangled ports. A capacity is that of a ring in bytes, a power of two; 0 is 64 KiB."""
     options = _channel_options(capacity, capacity_1_to_2, capacity_2_to_1, prefault, lock_memory)
-    first, second = c_void_p(), c_void_p()
+    first, second = _new_port(), _new_port()
     _check(_lib.channel_new(byref(options), byref(first), byref(second)))
     return Port(first), Port(second)
 
@@ -1113,8 +1220,9 @@ _turns = itertools.count()
 
 
 def wait_any(ports: Iterable[Port], timeout: float | None = None) -> Port | None:
-    """One of a handful of ports that has a message or whose channel has ended, in turns; None if none in time."""
-    ports = tuple(ports)
+    """One of a handful of ports that has a message or whose channel has ended, in turns; None if none in time. Closed,
+    Detached or Forked if it is so with one of them in this process."""
+    ports = _listed(ports)
     if not ports:
         return None
     deadline, first = _deadline(timeout), next(_turns) % len(ports)
@@ -1163,10 +1271,10 @@ class Child:
     """A process that `spawn` has started. Dropping it neither kills nor waits."""
     __slots__ = ("_handle", "returncode", "pid")
 
-    def __init__(self, pointer: c_void_p) -> None:
-        self._handle = _Handle(pointer, _lib.child_free)
+    def __init__(self, handle: c_void_p) -> None:
+        self._handle = handle
         self.returncode: int | None = None
-        self.pid: int = _lib.child_id(pointer)
+        self.pid: int = _lib.child_id(handle)
 
     def poll(self) -> int | None:
         """How it has ended, as for subprocess; None while it runs."""
@@ -1182,11 +1290,8 @@ class Child:
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until it has ended, and says how; None if it has not in time."""
         if self.poll() is None:
-            fd = os.pidfd_open(self.pid)
-            try:
-                _poll([fd], _deadline(timeout))
-            finally:
-                os.close(fd)
+            fd, = map(_Fd, map(os.pidfd_open, [self.pid]))
+            _poll([fd], _deadline(timeout))
         return self.poll()
 
     def kill(self) -> None:
@@ -1211,27 +1316,27 @@ def spawn(argv: Sequence[Any], *, env: dict | None = None, cwd: Any = None, stdi
     """Starts a program with a port to this process, which it gets from `parent_port`. Streams: a descriptor or a file."""
     if isinstance(argv, (str, bytes)):
         raise TypeError(f"argv is {argv!r}, and has to be a list")
-    streams = [-1 if stream is None else stream if isinstance(stream, int) else stream.fileno()
-               for stream in (stdin, stdout, stderr)]
+    streams = [-1 if stream is None else _number(name, stream if isinstance(stream, int) else stream.fileno(), 2**31 - 1)
+               for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr))]
     options = _SpawnOptions(
         size=ctypes.sizeof(_SpawnOptions),
         environment=None if env is None else ctypes.cast(
             _texts(_variable(name, value) for name, value in env.items()), POINTER(c_char_p)),
         directory=None if cwd is None else _text(cwd),
         standard_streams=(c_int * 3)(*streams))
-    port, child = c_void_p(), c_void_p()
+    port, child = _new_port(), _new_child()
     _check(_lib_unlocked.spawn(_texts(argv), byref(options), byref(port), byref(child)))
     return Port(port), Child(child)
 
 
 def parent_port() -> Port | None:
     """The port to the process that has spawned this one. None in any other, and from the second call on."""
-    pointer = c_void_p()
-    status = _lib.parent_port(byref(pointer))
+    handle = _new_port()
+    status = _lib.parent_port(byref(handle))
     if status == Status.NO_PARENT:
         return None
     _check(status)
-    return Port(pointer)
+    return Port(handle)
 
 
 # -- strangers --------------------------------------------------------------------------------------------------------
@@ -1241,12 +1346,13 @@ Credentials = NamedTuple("Credentials", [(name, int) for name, _ in _Credentials
 
 class Listener:
     """Where strangers connect. In a `with` block it is closed with the block."""
-    __slots__ = ("_handle",)
+    __slots__ = ("_handle", "_sleepers")
 
-    def __init__(self, pointer: c_void_p) -> None:
-        self._handle: _Handle | None = _Handle(pointer, _lib.listener_free)
+    def __init__(self, handle: c_void_p) -> None:
+        self._handle: c_void_p | None = handle
+        self._sleepers: set[_Bell] = set()
 
-    def _live(self) -> _Handle:
+    def _live(self) -> c_void_p:
         handle = self._handle
         if handle is None:
             raise ValueError("the listener was closed")
@@ -1256,14 +1362,23 @@ class Listener:
         """A client's port and who it is, by the kernel's word; waits for one. None if none came in time."""
         deadline = _deadline(timeout)
         while True:
-            pointer, client = c_void_p(), _Credentials()
-            status = _lib.accept(self._live(), 0, byref(pointer), byref(client))
+            port, client = _new_port(), _Credentials()
+            status = _lib.accept(self._live(), 0, byref(port), byref(client))
             if status == _OK:
-                return Port(pointer), Credentials(client.process_id, client.user_id, client.group_id)
+                return Port(port), Credentials(client.process_id, client.user_id, client.group_id)
             if status != _NOT_YET:
                 raise _error(status)
-            if not _poll([self.fileno()], deadline):
+            if time.monotonic() >= deadline or not self._sleep(deadline):
                 return None
+
+    def _sleep(self, deadline: float) -> bool:
+        bell, handle = _Bell(), self._live()
+        try:
+            self._sleepers.add(bell)
+            # With the handle the descriptor stays.
+            return handle is not self._handle or bell.sleep([self.fileno()], deadline)
+        finally:
+            self._sleepers.discard(bell)
 
     def fileno(self) -> int:
         """Readable when `accept(0)` should be called, sometimes for nothing."""
@@ -1276,7 +1391,10 @@ class Listener:
         return os.fsdecode(_lib.listener_path(self._live()))
 
     def close(self) -> None:
+        """Ends the listening. Whoever accepts in another thread is told so by a ValueError."""
         self._handle = None
+        for bell in list(self._sleepers):
+            bell.ring()
 
     def __enter__(self) -> Listener:
         return self
@@ -1293,9 +1411,9 @@ def listen(address: Any, *, users: Sequence[int] = (), any_user: bool = False, l
     options = _ListenerOptions(
         ctypes.sizeof(_ListenerOptions), (c_uint32 * len(allowed))(*allowed) if allowed else None, len(allowed), any_user,
         _number("largest_capacity", largest_capacity, 2**64 - 1), _number("backlog", backlog, 2**16 - 1))
-    pointer = c_void_p()
-    _check(_lib.listen(_text(address), byref(options), byref(pointer)))
-    return Listener(pointer)
+    listener = _new_listener()
+    _check(_lib.listen(_text(address), byref(options), byref(listener)))
+    return Listener(listener)
 
 
 def connect(address: Any, *, capacity: int = 0, capacity_1_to_2: int = 0, capacity_2_to_1: int = 0, prefault: bool = False,
@@ -1303,15 +1421,15 @@ def connect(address: Any, *, capacity: int = 0, capacity_1_to_2: int = 0, capaci
     """Connects to a listener, and waits until it has accepted. This side is the channel's first."""
     channel = _channel_options(capacity, capacity_1_to_2, capacity_2_to_1, prefault, lock_memory)
     # 0 would be the default.
-    patience = -1 if timeout is None else max(1, int(min(timeout, 2**32) * 1e9))
+    patience = -1 if timeout is None else max(1, int(min(max(timeout, 0), 2**32) * 1e9))
     options = _ConnectOptions(ctypes.sizeof(_ConnectOptions), channel, patience)
     name, future = _text(address), concurrent.futures.Future()
 
     def attempt() -> None:
-        pointer = c_void_p()
-        status = _lib_unlocked.connect(name, byref(options), byref(pointer))
+        handle = _new_port()
+        status = _lib_unlocked.connect(name, byref(options), byref(handle))
         if status == _OK:
-            future.set_result(Port(pointer))
+            future.set_result(Port(handle))
         else:
             future.set_exception(_error(status))
 

@@ -312,7 +312,9 @@ class Posting(Case):
         closed.close()
         moved, _ = channel()
         end.post(b"", [moved])
-        for ports, status in [([moved, carrier, carrier], Status.DETACHED),
+        for ports, status in [([moved, closed, gift, gift, carrier], Status.SELF_TRANSFER),
+                              ([moved, closed, gift, gift], Status.DUPLICATE_PORT),
+                              ([closed, end, moved], Status.DETACHED),
                               ([closed, end, gift, gift, carrier], Status.SELF_TRANSFER),
                               ([closed, end, gift, gift], Status.DUPLICATE_PORT),
                               ([end, closed], Status.CLOSED_PORT),

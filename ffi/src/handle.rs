@@ -1,12 +1,13 @@
 //! A port as two descriptors, and over other people's sockets.
 
-use crate::arguments::{given, invalid, output};
+use crate::arguments::{given, invalid, output, patience};
 use crate::failure::{Answer, Failure, answer};
 use crate::port::ringport_port;
 use crate::status::*;
 use ringport_rs::{MessagePort, PortHandle};
 use std::ffi::c_int;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
 
 /// ## Handing ports on
 ///
@@ -109,19 +110,23 @@ pub unsafe extern "C" fn ringport_port_send(
     })
 }
 
-/// Receives a port that was sent by ringport_port_send. It waits until one is there, unless the socket does not block. The
-/// caller frees the port, which is not trusted.
+/// Receives a port that was sent by ringport_port_send, waiting for it at most `timeout_ns` nanoseconds (RINGPORT_NO_WAIT,
+/// RINGPORT_FOREVER), whether the socket blocks or not. The caller frees the port, which is not trusted.
 ///
-/// Answers RINGPORT_NOT_A_PORT when something else comes next; RINGPORT_CLOSED when the socket's other end is closed;
-/// RINGPORT_INVALID; RINGPORT_SYSTEM as for ringport_port_send. Nothing was read from the socket then.
+/// Answers RINGPORT_NOT_YET; RINGPORT_NOT_A_PORT when something else comes next; RINGPORT_CLOSED when the socket's other end is
+/// closed, which one for datagrams does not tell; RINGPORT_INVALID; RINGPORT_SYSTEM as for ringport_port_send. Nothing was read
+/// from the socket then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_port_receive(
     socket: c_int,
+    timeout_ns: i64,
     port: *mut *mut ringport_port,
 ) -> ringport_status {
     answer(|| {
         let (socket, output) = (descriptor(socket, "socket")?, output(port, "port")?);
-        output.write(ringport_port::new(MessagePort::receive_over(socket)?));
+        let limit = patience(timeout_ns).limit().unwrap_or(Duration::MAX);
+        let port = MessagePort::receive_over_timeout(socket, limit)?.ok_or(Failure::NotYet)?;
+        output.write(ringport_port::new(port));
         Ok(())
     })
 }

@@ -14,9 +14,9 @@ pub enum ReceiveOverError {
     Unexpected {
         /// The next byte; `None` for an empty packet. A port's is `P`.
         byte: Option<u8>,
-        /// Descriptors that come with it. With a port there are two.
+        /// Descriptors that come with it, or in a stream right behind it. With a port there are two.
         descriptors: usize,
-        /// Whether its packet goes on. A port's does not.
+        /// Whether more bytes come right behind it, without a port's descriptors between. Not so with a port.
         goes_on: bool,
     },
     /// What comes next looks like a port, and its two descriptors are none.

@@ -88,7 +88,7 @@ static void null_is_an_error_that_names_the_argument(void)
     ANSWERS(RINGPORT_NULL, ringport_port_into_fds(a, &one, NULL));
     ANSWERS(RINGPORT_NULL, ringport_port_from_fds(0, 1, NULL));
     ANSWERS(RINGPORT_NULL, ringport_port_send(NULL, 0));
-    ANSWERS(RINGPORT_NULL, ringport_port_receive(0, NULL));
+    ANSWERS(RINGPORT_NULL, ringport_port_receive(0, RINGPORT_NO_WAIT, NULL));
     ANSWERS(RINGPORT_NULL, ringport_port_fd(NULL, &one));
     ANSWERS(RINGPORT_NULL, ringport_port_fd(a, NULL));
     ANSWERS(RINGPORT_NULL, ringport_port_arm(NULL, RINGPORT_MESSAGE, 0));
