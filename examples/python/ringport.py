@@ -299,6 +299,14 @@ class _Fd(int):
     __del__ = _at_last(os.close)
 
 
+class _Single:
+    """What there is once, and cannot be copied or pickled."""
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"a {type(self).__name__} can be neither copied nor pickled")
+
+
 @functools.lru_cache(maxsize=1024)
 def _array_of(length: int) -> type:
     return ctypes.c_char * length
@@ -463,7 +471,10 @@ class _Watch:
             if status not in (_OK, _NOT_YET):
                 raise _error(status)
             self._update()
-            await future
+            port = self._port()
+            # Else it went before this waited, and all who did were told.
+            if port is not None and port._handle is not None:
+                await future
         finally:
             if self._waiting.get(interest, (None,))[0] is future:
                 del self._waiting[interest]
@@ -560,7 +571,7 @@ class _Watch:
 
 # -- messages ---------------------------------------------------------------------------------------------------------
 
-class Message:
+class Message(_Single):
     """A message that has arrived. In a `with` block it ends with the block.
 
     One that is dropped is freed with the last memoryview that looks into it, and the ports that came with it and that
@@ -652,7 +663,7 @@ class Message:
 
     def archived_slice(self, offset: int, format: str) -> memoryview:
         """The elements of the rkyv Vec archived at `offset`, not copied. `format` is theirs, as for `memoryview.cast`: one
-        character of struct's."""
+        character of struct's. If there are none, what is returned is empty, with the format "B"."""
         size = memoryview(bytes(struct.calcsize(format))).cast(format).itemsize
         start, count = self._archived(offset, _lib.archived_slice, size, size)
         first = start - self._live().address if count else 0
@@ -757,9 +768,10 @@ class Port:
         """
         return Reservation(self, length, timeout)
 
-    def batch(self) -> Batch:
-        """Messages that become visible all at once, at the end of a `with` block; none of them if it raises."""
-        return Batch(self)
+    def batch(self) -> Batching:
+        """Messages that become visible all at once, at the end of a `with` block, which gives a Batch; none of them if it
+        raises."""
+        return Batching(self)
 
     # Receiving.
 
@@ -807,8 +819,9 @@ class Port:
         """Ends the channel for both ends, and gives back this one's descriptors. Whoever waits here is told Closed."""
         if self._handle is not None:
             handle = self._handle
-            _lib.port_close(handle)
-            self._leave(self._reason(handle) or CloseReason.CLOSED_HERE)
+            # By a call at whose end a signal handler has raised it may have moved.
+            has_moved = _lib.port_close(handle) == Status.DETACHED
+            self._leave(None if has_moved else self._reason(handle) or CloseReason.CLOSED_HERE)
 
     def __enter__(self) -> Port:
         return self
@@ -1055,35 +1068,36 @@ class Port:
         return f"<ringport.Port, capacity {self.capacity}, pending {self.pending}>"
 
 
-class _Open:
-    """A reservation or a batch: what its port is Busy with. One that is dropped unfinished posts nothing."""
-    __slots__ = ("_port", "_handle", "_token")
+class _Open(_Single):
+    """A `with` block in which a reservation or a batch is open. What is left otherwise, by a signal handler that raises on
+    entering `__exit__`, or never entered, gives up when it is dropped, and posts nothing."""
+    __slots__ = ("_port", "_handle", "__del__")
 
     def __init__(self, port: Port) -> None:
-        self._port, self._handle, self._token = port, None, None
+        self._port, self._handle = port, None
+        # Nothing.
+        self.__del__: Callable[[], Any] = bool
 
     def _begin(self) -> c_void_p:
-        """To be called before the library is: where a signal handler raises in its call, nobody is told whether it is open."""
+        """To be called before the library is: if a signal handler raises in its call, nobody is told whether that went well."""
         port, token = self._port, object()
         handle = port._live()
         if not port._open:
-            self._handle, self._token = handle, token
-        if port._open.setdefault(None, token) is not token:
-            raise _error(Status.BUSY, "a reservation or a batch is open on this port")
-        return handle
+            self._handle, self.__del__ = handle, functools.partial(_give_up, port, handle, token)
+            if port._open.setdefault(None, token) is token:
+                return handle
+        raise _error(Status.BUSY, "a reservation or a batch is open on this port")
 
     def _end(self) -> None:
         """Gives up what this has opened, if it is open still."""
-        _give_up(self._port, self._handle, self._token)
-
-    def __del__(self) -> None:
-        self._end()
+        self.__del__()
+        self.__del__ = bool
 
 
 def _give_up(port: Port, handle: c_void_p, token: object) -> None:
-    if token is not None and port._open.get(None) is token:
+    if port._open.get(None) is token:
         try:
-            port._call(_lib.abort, handle)
+            _lib.abort(handle)
         finally:
             port._open.pop(None, None)
 
@@ -1094,7 +1108,6 @@ class Reservation(_Open):
 
     def __init__(self, port: Port, length: int, timeout: float | None) -> None:
         super().__init__(port)
-        self._loan: _Loan | None = None
         self._length, self._timeout = operator.index(length), timeout
 
     def __enter__(self) -> memoryview:
@@ -1108,7 +1121,7 @@ class Reservation(_Open):
             handle, where, loan = self._begin(), c_void_p(), None
             try:
                 if port._posted(port._call(_lib.reserve, handle, self._length, 0, byref(where))):
-                    loan = self._loan = _Loan(where.value, self._length, handle, readonly=False)
+                    loan = _Loan(where.value, self._length, handle, readonly=False)
             finally:
                 if loan is None:
                     self._end()
@@ -1117,6 +1130,7 @@ class Reservation(_Open):
         loan = port._until(attempt, Interest.ROOM, self._length, self._timeout)
         if loan is None:
             raise _error(Status.FULL, f"no room for {self._length} bytes in time")
+        self._loan, self.__del__ = loan, functools.partial(loan.when_ended, self.__del__)
         return loan.view()
 
     def __exit__(self, kind: Any, *_: Any) -> None:
@@ -1127,15 +1141,8 @@ class Reservation(_Open):
         finally:
             self._end()
 
-    def _end(self) -> None:
-        call, loan = functools.partial(_give_up, self._port, self._handle, self._token), self._loan
-        if loan is None:
-            call()
-        else:
-            loan.when_ended(call)
 
-
-class Batch(_Open):
+class Batching(_Open):
     """Messages that are posted together; see Port.batch."""
     __slots__ = ()
 
@@ -1146,12 +1153,7 @@ class Batch(_Open):
         except BaseException:
             self._end()
             raise
-        return self
-
-    def post(self, data: Any) -> None:
-        """Adds a message. Full if there is no room beside the rest: that can be posted, and another batch be begun."""
-        port = self._port
-        port._do(_with_bytes, data, lambda at, length: _lib.batch_post(port._live(), at, length))
+        return Batch(self._port)
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
@@ -1159,6 +1161,19 @@ class Batch(_Open):
                 self._port._do(_lib.batch_publish, self._handle, None)
         finally:
             self._end()
+
+
+class Batch:
+    """The batch that is open on a port."""
+    __slots__ = ("_port",)
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    def post(self, data: Any) -> None:
+        """Adds a message. Full if there is no room beside the rest: that can be posted, and another batch be begun."""
+        port = self._port
+        port._do(_with_bytes, data, lambda at, length: _lib.batch_post(port._live(), at, length))
 
 
 def _closed(text: str, reason: CloseReason) -> Closed:
@@ -1267,7 +1282,7 @@ def _rebuild_port(passed: Any) -> Port:
 multiprocessing.reduction.register(Port, _reduce_port)
 
 
-class Child:
+class Child(_Single):
     """A process that `spawn` has started. Dropping it neither kills nor waits."""
     __slots__ = ("_handle", "returncode", "pid")
 
@@ -1344,7 +1359,7 @@ def parent_port() -> Port | None:
 Credentials = NamedTuple("Credentials", [(name, int) for name, _ in _Credentials._fields_])
 
 
-class Listener:
+class Listener(_Single):
     """Where strangers connect. In a `with` block it is closed with the block."""
     __slots__ = ("_handle", "_sleepers")
 

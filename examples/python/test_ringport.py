@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 import weakref
 
 import ringport
@@ -191,6 +192,13 @@ class Case(unittest.TestCase):
     def ended(self, child):
         self.assertEqual(child.wait(BOUND), 0)
 
+    @contextlib.contextmanager
+    def instead(self, name, call):
+        """The library's function replaced by `call(function, *arguments)`."""
+        function = getattr(ringport._lib, name)
+        with unittest.mock.patch.object(ringport._lib, name, lambda *arguments: call(function, *arguments)):
+            yield
+
 
 class Posting(Case):
     def test_s2_what_is_posted_on_one_is_received_on_the_other(self):
@@ -345,6 +353,19 @@ class Posting(Case):
         self.assertEqual(len(end.recv().ports), 1)
 
 
+    def test_one_port_is_no_list_of_ports(self):
+        one, two = channel()
+        gift, friend = channel()
+        friend.post(b"kept")
+        for wrong in gift, "ab", [gift, None], 5:
+            for call in (lambda: one.post(b"", wrong), lambda: one.try_post(b"", wrong), lambda: ringport.wait_any(wrong, 0),
+                         lambda: asyncio.run(one.post_async(b"", wrong))):
+                with self.assertRaises(TypeError):
+                    call()
+        self.assertEqual(bytes(gift.recv(0)), b"kept")
+        self.assertIsNone(two.recv(0))
+
+
 class Reserving(Case):
     def test_what_is_written_in_place_arrives(self):
         one, two = channel()
@@ -374,9 +395,11 @@ class Reserving(Case):
 
     def test_memory_that_is_still_in_use_is_not_posted(self):
         one, two = channel()
-        for part_of in (lambda view: view[1:], lambda view: memoryview(view), lambda view: (ctypes.c_char * 5).from_buffer(view)):
+        for part_of in (lambda view: view[1:], lambda view: memoryview(view), lambda view: (ctypes.c_char * 5).from_buffer(view),
+                        lambda view: memoryview(pickle.PickleBuffer(view))):
+            reservation = one.reserve(5)
             with self.assertRaises(BufferError):
-                with one.reserve(5) as view:
+                with reservation as view:
                     part = part_of(view)
             with self.assertRaises(ringport.Busy):
                 one.try_post(b"")
@@ -466,6 +489,18 @@ class Reserving(Case):
         one.post(b"goes")
         self.assertEqual(bytes(two.recv(0)), b"goes")
 
+
+    def test_only_one_is_open_at_a_time(self):
+        one, two = channel()
+        for first in one.batch(), one.reserve(8):
+            with first:
+                for second in first, one.batch(), one.reserve(8):
+                    with self.assertRaises(ringport.Busy):
+                        second.__enter__()
+                    del second
+        with one.reserve(8):
+            pass
+        self.assertEqual(one.stats().messages_posted, 2)
 
     def test_what_is_left_of_one_does_not_write_into_others(self):
         one, two = channel()
@@ -850,6 +885,165 @@ class Receiving(Case):
         threads[1].join()
 
 
+    def test_a_call_that_is_interrupted_leaves_others_listening(self):
+        def interrupted(call, *arguments):
+            call(*arguments)
+            raise KeyboardInterrupt
+
+        for name, call in (("post", lambda port: port.try_post(b"")), ("reserve", lambda port: port.reserve(1).__enter__()),
+                           ("recv", lambda port: port.try_recv()), ("port_arm", lambda port: port.arm())):
+            one, two = channel()
+            one.wait_strategy = WaitStrategy.BLOCK
+            received = []
+            thread = threading.Thread(target=lambda: received.append(bytes(one.recv(BOUND))))
+            thread.start()
+            wait_until(lambda: is_asleep(os.getpid(), thread.native_id))
+            with self.instead(name, interrupted), self.assertRaises(KeyboardInterrupt):
+                call(one)
+            two.post(b"awake?")
+            thread.join()
+            self.assertEqual(received, [b"awake?"], name)
+
+    def test_no_timeout_is_not_a_number(self):
+        one, two = channel()
+        socks = socket.socketpair()
+        for strategy in WaitStrategy:
+            one.wait_strategy = strategy
+            for call in (one.recv, lambda timeout: ringport.wait_any([one], timeout),
+                         lambda timeout: Port.receive_over(socks[0], timeout)):
+                with self.assertRaises(ValueError):
+                    call(float("nan"))
+        for sock in socks:
+            sock.close()
+
+
+class Interrupted(Case):
+    """Whatever a signal handler raises, and wherever, costs no more than the call that it comes into."""
+
+    class Stop(BaseException):
+        pass
+
+    def steps(self, act):
+        """Does it with an exception at the first step of the module's code, at the second, and so on, until all have gone
+        through. A step is where the interpreter calls signal handlers: on entering a function, and after a call into C."""
+        for last in range(2000):
+            left = last
+
+            def step():
+                nonlocal left
+                left -= 1
+                if left == -1:
+                    raise self.Stop
+
+            def profile(frame, event, _):
+                if frame.f_code.co_filename == ringport.__file__ and event in ("call", "c_return", "c_exception"):
+                    step()
+
+            class Library:
+                # Those calls a profiler does not see.
+                def __getattr__(self, name, library=ringport._lib):
+                    def call(*arguments):
+                        answer = getattr(library, name)(*arguments)
+                        if sys.getprofile() is not None:
+                            step()
+                        return answer
+                    return call
+
+            # Of what is raised in a finalizer Python only says so.
+            with unittest.mock.patch.object(ringport, "_lib", Library()), \
+                    unittest.mock.patch.object(sys, "unraisablehook", lambda _: None):
+                sys.setprofile(profile)
+                try:
+                    act()
+                except self.Stop:
+                    pass
+                finally:
+                    sys.setprofile(None)
+            yield last
+            if left >= 0:
+                return
+        self.fail("it never ends")
+
+    def assertUsable(self, one, two, step):
+        """The port posts, others see that, and the other end still has what waits there, in order and once."""
+        one.try_post(b"after")
+        seen = [bytes(message) for message in iter(two.try_recv, None)]
+        self.assertEqual(seen.pop(), b"after", step)
+        self.assertEqual((one._sleepers, two._sleepers), ({}, {}), step)
+        return seen
+
+    def test_posting(self):
+        one, two = channel(4096)
+
+        def batch():
+            with one.batch() as several:
+                several.post(b"1")
+                several.post(b"2")
+
+        def reserve():
+            with one.reserve(1) as room:
+                room[:] = b"1"
+
+        whole = {batch: [b"1", b"2"], reserve: [b"1"], lambda: one.post(b"1"): [b"1"]}
+        for act, posted in whole.items():
+            seen = []
+            for step in self.steps(act):
+                seen = self.assertUsable(one, two, step)
+                self.assertIn(seen, ([], posted), step)
+            self.assertEqual(seen, posted)
+
+    def test_waiting(self):
+        one, two = channel(4096)
+        one.wait_strategy = two.wait_strategy = WaitStrategy.BLOCK
+        for act in (lambda: two.recv(1e-4), lambda: ringport.wait_any([two], 1e-4)):
+            for step in self.steps(act):
+                self.assertEqual(self.assertUsable(one, two, step), [])
+        fill(one)
+        for act in (lambda: one.post(bytes(200), timeout=1e-4), lambda: one.reserve(200, 1e-4).__enter__()):
+            def fails(act=act):
+                with self.assertRaises(ringport.Full):
+                    act()
+
+            for step in self.steps(fails):
+                with self.assertRaises(ringport.Full, msg=step):
+                    one.try_post(bytes(200))
+                self.assertEqual(one._sleepers, {}, step)
+
+    def test_ports_come_and_go(self):
+        one, two = channel()
+
+        def act():
+            with channel(4096)[0] as gift:
+                one.try_post(b"", [gift])
+            with two.try_recv() as message:
+                message.ports
+
+        for step in self.steps(act):
+            self.assertUsable(one, two, step)
+            gc.collect()
+            opened = [fd for fd in descriptors() if fd not in self.open_before]
+            self.assertEqual(len(opened), 4, f"step {step}: not only this channel's own are open")
+
+    def test_the_other_ports_of_a_message(self):
+        one, two = channel()
+        one.post(b"", [channel()[0] for _ in range(3)])
+        message, times = two.recv(), [0]
+
+        def interrupted(take, *arguments):
+            status = take(*arguments)
+            times[0] += 1
+            if times[0] == 2:
+                raise self.Stop
+            return status
+
+        with self.instead("message_take_port", interrupted):
+            with self.assertRaises(self.Stop):
+                message.ports
+            ports = message.ports
+        self.assertEqual(len(ports), 2)
+        self.assertEqual(message.ports, ports)
+
+
 class Closing(Case):
     def test_s47_close_is_for_both_ends_and_idempotent(self):
         one, two = channel()
@@ -973,6 +1167,37 @@ class Closing(Case):
         self.assertEqual(bytes(two.recv(BOUND)), b"works")
 
 
+    def test_s63_a_forked_child_leaves_its_parents_tasks_alone(self):
+        async def main(task):
+            two.post(b"awake?")
+            return await asyncio.wait_for(task, BOUND)
+
+        def close():
+            one.close()
+
+        def drop():
+            nonlocal one, task
+            del one, task
+            gc.collect()
+
+        for leave in close, drop:
+            one, two = channel()
+            loop = asyncio.new_event_loop()
+            task = loop.create_task(one.recv_async())
+            for _ in range(3):
+                loop.run_until_complete(asyncio.sleep(0))
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    leave()
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
+            with self.subTest(leave.__name__):
+                self.assertEqual(bytes(loop.run_until_complete(main(task))), b"awake?")
+            loop.close()
+
+
 class Moving(Case):
     def test_s33_waiting_messages_go_with_the_port(self):
         carrier, end = channel()
@@ -1041,6 +1266,27 @@ class Moving(Case):
                 two.close()
                 with self.assertRaises(Closed):
                     two.send_over(near)
+
+    def test_who_receives_over_a_socket_waits_as_long_as_told_though_others_are_quicker(self):
+        near, far = socket.socketpair()
+        taken, look = [], ringport._poll
+
+        def others_are_quicker(*arguments):
+            there = look(*arguments)
+            if there and not taken:
+                taken.append(None)
+                taken[0] = Port.receive_over(far)
+            return there
+
+        channel()[0].send_over(near)
+        with unittest.mock.patch.object(ringport, "_poll", others_are_quicker), self.assertRaises(TimeoutError):
+            Port.receive_over(far, timeout=0.02)
+        self.assertIsInstance(taken[0], Port)
+        near.close()
+        with self.assertRaises(Closed) as caught:
+            Port.receive_over(far)
+        self.assertEqual(caught.exception.reason, CloseReason.CLOSED_BY_PEER)
+        far.close()
 
     def test_in_place_messages_keep_the_port_here(self):
         one, two = channel()
@@ -1508,6 +1754,61 @@ class Tasks(Case):
             with self.subTest(fails.__name__):
                 asyncio.run(main(fails))
         socks[0].close()
+
+    def test_calls_of_another_thread_leave_a_task_listening(self):
+        async def main():
+            one, two = channel()
+            for _ in range(30):
+                task = await self.waiting(one.recv_async())
+                thread = threading.Thread(target=lambda: [one.try_post(b"x") for _ in range(3)])
+                thread.start()
+                while thread.is_alive():
+                    await asyncio.sleep(0)
+                two.post(b"awake?")
+                self.assertEqual(bytes(await asyncio.wait_for(task, BOUND)), b"awake?")
+                while two.try_recv() is not None:
+                    pass
+
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            asyncio.run(main())
+        finally:
+            sys.setswitchinterval(before)
+
+    def test_a_port_closed_by_another_thread_while_a_task_begins_to_wait(self):
+        async def main(step):
+            one, two = channel()
+            left = [step]
+
+            def trace(frame, event, _):
+                if frame.f_code.co_filename == ringport.__file__ and frame.f_code.co_name in (
+                        "wait", "_arm", "_update", "_listen", "_arm_for_all"):
+                    if event == "line":
+                        left[0] -= 1
+                        if left[0] == -1:
+                            thread = threading.Thread(target=one.close)
+                            thread.start()
+                            thread.join()
+                    return trace
+
+            task = asyncio.ensure_future(one.recv_async())
+            sys.settrace(trace)
+            try:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            finally:
+                sys.settrace(None)
+            if left[0] >= 0:
+                one.close()
+            with self.assertRaises(Closed, msg=step):
+                await asyncio.wait_for(task, BOUND)
+            return left[0] < 0
+
+        step = 0
+        while asyncio.run(main(step)):
+            step += 1
+        self.assertGreater(step, 10)
 
     def test_a_port_whose_tasks_loop_was_closed_goes_on(self):
         one, two = channel()
