@@ -29,8 +29,8 @@
  * must not be NULL, and is, gives RINGPORT_NULL.
  *
  * OWNERSHIP. Each handle that a call gives is freed once, by the _free function of its type. Bytes that are passed in are
- * copied during the call. After a port has moved, its handle is dead: every call on it answers RINGPORT_DETACHED, and it is
- * still to be freed.
+ * copied during the call. After a port has moved, its handle is dead: every call on it answers RINGPORT_DETACHED (or what
+ * is wrong with the call's other arguments), and it is still to be freed.
  *
  * THREADS. A port and its messages are used by one thread at a time, and can be handed to another; a loop with everything that
  * is in it (ports, listeners, children) by one thread as a whole. What is in no loop, or has left it, may be used by different
@@ -560,11 +560,11 @@ typedef struct {
      */
     size_t size;
     /**
-     * What the channel should be like; the connecting side is its first port. With a size of 0: the defaults.
+     * What the channel should be like; the connecting side is its first port.
      */
     ringport_channel_options channel;
     /**
-     * How long to wait until the listener has accepted, in nanoseconds. 0: ten seconds; below 0: as long as it takes.
+     * How long to wait until the listener has accepted, in nanoseconds; RINGPORT_FOREVER. The macro's are ten seconds.
      */
     int64_t timeout_ns;
 } ringport_connect_options;
@@ -606,8 +606,8 @@ typedef void (*ringport_on_room)(ringport_loop *events, ringport_port *port, voi
 typedef void (*ringport_on_event)(ringport_loop *events, void *user);
 
 /**
- * A client has come: with RINGPORT_OK the port to it, which is the callback's to free, and who it is; else both are NULL and
- * ringport_last_error says what was lacking.
+ * A client has come: with RINGPORT_OK the port to it, which is the callback's to free, and who it is, which is there during the
+ * call; else both are NULL and ringport_last_error says what was lacking.
  */
 typedef void (*ringport_on_connect)(ringport_loop *events,
                                     int32_t status,
@@ -637,7 +637,8 @@ const char *ringport_status_name(int32_t status);
 
 /**
  * What was wrong when a call on this thread last failed, or a callback was told of a failure: which value, and what would be
- * right. Never NULL; empty if nothing has failed. Valid until the next failure.
+ * right. Never NULL; empty if nothing has failed. Valid until the next failure on this thread, so also not across a call among
+ * the arguments of the same `printf`.
  */
 const char *ringport_last_error(void);
 
@@ -682,7 +683,9 @@ ringport_status ringport_port_close_reason(const ringport_port *port, ringport_c
 size_t ringport_port_capacity(const ringport_port *port);
 
 /**
- * The longest message that can be posted, in bytes: half the capacity less 24. 0 if there is no port behind the handle.
+ * The longest message that can be posted, in bytes: half the capacity less 24. Ports that go with it (16 bytes and up, with
+ * their number) and an alignment beyond 16 take some of that: ringport_last_error then names what is left. 0 if there is no
+ * port behind the handle.
  */
 size_t ringport_port_max_message_len(const ringport_port *port);
 
@@ -748,7 +751,8 @@ ringport_status ringport_reserve_aligned(ringport_port *port,
  * Posts the first `len` bytes of what was reserved.
  *
  * Answers RINGPORT_INVALID if nothing is reserved; RINGPORT_TOO_LARGE if `len` is more than that, and the reservation stays
- * open; RINGPORT_CLOSED if this port was closed meanwhile, and the message is discarded.
+ * open; RINGPORT_CLOSED if this port was closed meanwhile, and the message is discarded. Whether the peer has closed is asked by
+ * the next ringport_reserve: one who has, receives nothing any more.
  */
 ringport_status ringport_commit(ringport_port *port,
                                 size_t len);
@@ -772,7 +776,7 @@ ringport_status ringport_batch_post(ringport_port *port,
  * Posts all messages of the batch, and says how many they were. `count` may be NULL.
  *
  * Answers RINGPORT_INVALID without a batch; RINGPORT_CLOSED if this port was closed meanwhile, and the messages are
- * discarded.
+ * discarded. Whether the peer has closed is asked by ringport_batch_post.
  */
 ringport_status ringport_batch_publish(ringport_port *port,
                                        size_t *count);
@@ -801,7 +805,8 @@ ringport_status ringport_recv(ringport_port *port,
  * When several are ready they take turns. A port whose channel has ended is ready from then on: leave it out. It takes one
  * more descriptor a port. For more than a few dozen there is the event loop.
  *
- * Answers RINGPORT_NOT_YET if the time was over before; RINGPORT_INVALID if there is no port; RINGPORT_SYSTEM.
+ * Answers RINGPORT_NOT_YET if the time was over before; RINGPORT_INVALID if there is no port; RINGPORT_CLOSED if one of them was
+ * in a loop and ended there; RINGPORT_SYSTEM.
  */
 ringport_status ringport_wait_any(ringport_port *const *ports,
                                   size_t count,
@@ -975,8 +980,9 @@ ringport_status ringport_port_into_fds(ringport_port *port,
                                        int *doorbell);
 
 /**
- * Makes a port of its two descriptors, checking that they are one. On success they are the port's, and close on exec; on failure
- * they stay the caller's. The caller frees the port.
+ * Makes a port of its two descriptors, checking that they are a segment and a doorbell; that they belong together is the
+ * caller's to know. On success they are the port's, and close on exec; on failure they stay the caller's. The caller frees the
+ * port.
  *
  * Answers RINGPORT_INVALID for a number that is no open descriptor; RINGPORT_NOT_A_PORT, with what was wrong in
  * ringport_last_error; RINGPORT_SYSTEM.
@@ -1024,7 +1030,8 @@ ringport_status ringport_port_fd(ringport_port *port,
  *
  * RINGPORT_OK: it is there, or the channel has ended: receive, or post. RINGPORT_NOT_YET: the port's descriptor becomes
  * readable when it is. A call that posts or receives ends the waiting; so does the event. It may become readable for nothing,
- * so arm again until this answers RINGPORT_OK.
+ * so arm again until this answers RINGPORT_OK. A message longer than any that can be posted is not waited for: the post says
+ * RINGPORT_TOO_LARGE.
  *
  * Also answers RINGPORT_INVALID, and RINGPORT_SYSTEM when the process is out of descriptors.
  */
@@ -1059,8 +1066,8 @@ ringport_status ringport_port_wait_strategy(const ringport_port *port, ringport_
 ringport_status ringport_port_stats(const ringport_port *port, ringport_stats *stats);
 
 /**
- * Chooses the barrier for this process, before its first port is made. `barrier` is a ringport_barrier; RINGPORT_INVALID if
- * not.
+ * Chooses the barrier for this process. To be called before its first port is made: it holds for ports made afterwards.
+ * `barrier` is a ringport_barrier; RINGPORT_INVALID if not.
  */
 ringport_status ringport_set_barrier(int32_t barrier);
 
@@ -1111,8 +1118,8 @@ ringport_status ringport_child_wait(ringport_child *child,
 ringport_status ringport_child_try_wait(ringport_child *child, int *wait_status);
 
 /**
- * Kills the process, by SIGKILL. One that has ended already is none. Answers RINGPORT_BUSY while the child is in a loop;
- * RINGPORT_SYSTEM.
+ * Kills the process, by SIGKILL. RINGPORT_OK also if it has ended already. Answers RINGPORT_BUSY while the child is in a loop;
+ * RINGPORT_DETACHED after a loop has told its end; RINGPORT_SYSTEM.
  */
 ringport_status ringport_child_kill(ringport_child *child);
 
@@ -1125,7 +1132,7 @@ void ringport_child_free(ringport_child *child);
 
 /**
  * Listens at a name, or at a path, recognised by a `/`. Names lie in `$XDG_RUNTIME_DIR/ringport`, or in
- * `/tmp/ringport-UID` if that variable is not set, and are for the processes of one user. A socket left behind by a process
+ * `/tmp/ringport-UID` if that variable is no absolute path, and are for the processes of one user. A socket left behind by a process
  * that died is replaced. `options` may be NULL: this user only, rings of at most 64 MiB. The caller frees the listener.
  *
  * Answers RINGPORT_ADDRESS, RINGPORT_IN_USE, RINGPORT_BAD_SIZE, RINGPORT_SYSTEM.
@@ -1277,7 +1284,8 @@ ringport_status ringport_port_on_close(ringport_port *port,
 /**
  * Has `call` called once, when a message of `len` bytes can be posted on a port in a loop, `with_ports` or without: what to do
  * after a post has answered RINGPORT_FULL or RINGPORT_TRANSFERS_FULL. It takes the place of one set before, and is not called if
- * the channel ends before that. The port need not be started.
+ * the channel ends before that. The port need not be started. A message longer than any that can be posted is not waited for:
+ * the post says RINGPORT_TOO_LARGE.
  *
  * Answers RINGPORT_NOT_IN_LOOP, RINGPORT_CLOSED.
  */
@@ -1323,8 +1331,8 @@ ringport_status ringport_loop_set_timeout(ringport_loop *events,
                                           uint64_t *timer);
 
 /**
- * Has `call` called every `period_ns` nanoseconds, at least a thousand, for the first time after one period. When the loop is busy
- * for longer than that, calls are left out.
+ * Has `call` called every `period_ns` nanoseconds, less than a thousand counting as that, for the first time after one period.
+ * When the loop is busy for longer than that, calls are left out.
  */
 ringport_status ringport_loop_set_interval(ringport_loop *events,
                                            uint64_t period_ns,
@@ -1423,4 +1431,4 @@ ringport_status ringport_loop_remove_child(ringport_loop *events, ringport_child
 #define RINGPORT_STATS_INIT {sizeof(ringport_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define RINGPORT_SPAWN_OPTIONS_INIT {sizeof(ringport_spawn_options), NULL, NULL, NULL}
 #define RINGPORT_LISTENER_OPTIONS_INIT {sizeof(ringport_listener_options), NULL, 0, false, 0, 0}
-#define RINGPORT_CONNECT_OPTIONS_INIT {sizeof(ringport_connect_options), {0, 0, 0, false, false}, 0}
+#define RINGPORT_CONNECT_OPTIONS_INIT {sizeof(ringport_connect_options), RINGPORT_CHANNEL_OPTIONS_INIT, 10000000000}

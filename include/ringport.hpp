@@ -1407,9 +1407,7 @@ inline port connect(const std::string &address, const connect_options &options =
     ringport_connect_options given = {};
     given.size = sizeof given;
     given.channel = options.channel.to_c();
-    // There, 0 stands for the default.
-    const std::int64_t within = options.timeout.nanoseconds();
-    given.timeout_ns = within != 0 ? within : 1;
+    given.timeout_ns = options.timeout.nanoseconds();
     ringport_port *handle = nullptr;
     detail::check(ringport_connect(address.c_str(), &given, &handle));
     return port::adopt(handle);

@@ -15,6 +15,7 @@ pub use post::{PostError, ReserveError, TransferError};
 pub use receive::{DataError, RecvError};
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::{fmt, io};
 
 /// The cause inside an error that passes another library's error on.
@@ -151,6 +152,8 @@ pub enum SpawnError {
     Spawn {
         /// The program, as it was asked for.
         program: String,
+        /// The directory that it was to be started in, if not this process's: it may be what is missing.
+        directory: Option<PathBuf>,
         /// What the system said.
         source: io::Error,
     },
@@ -160,8 +163,16 @@ impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SpawnError::Channel(error) => write!(f, "cannot make the worker's channel: {error}"),
-            SpawnError::Spawn { program, source } => {
-                write!(f, "cannot start the worker {program}: {source}")
+            SpawnError::Spawn {
+                program,
+                directory,
+                source,
+            } => {
+                write!(f, "cannot start the worker {program}")?;
+                if let Some(directory) = directory {
+                    write!(f, " in {}", directory.display())?;
+                }
+                write!(f, ": {source}")
             }
         }
     }

@@ -210,7 +210,8 @@ impl MessagePort {
         self.producer.ring().capacity()
     }
 
-    /// The longest message that can be posted here, in bytes: half the capacity less 24.
+    /// The longest message that can be posted here, in bytes: half the capacity less 24. Ports that go with it (16 bytes and
+    /// up, with their number) and an alignment beyond 16 take some of that.
     pub fn max_message_len(&self) -> usize {
         self.producer.ring().max_len(RECORD_ALIGN)
     }

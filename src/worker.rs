@@ -13,6 +13,7 @@ use nix::sys::stat::{SFlag, fstat};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -81,6 +82,7 @@ impl Worker {
             Ok(child) => Ok(Worker { port: port1, child }),
             Err(source) => Err(SpawnError::Spawn {
                 program: command.get_program().to_string_lossy().into_owned(),
+                directory: command.get_current_dir().map(Path::to_path_buf),
                 source,
             }),
         }

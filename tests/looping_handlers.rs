@@ -8,10 +8,11 @@ mod stage;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::time::Duration;
 
 use common::{Greeting, channel, greeting, now, sample};
 use ringport::{EventLoop, MessagePort, PortEvent, PortId};
-use stage::{Log, lull, run_until, settle};
+use stage::{Log, lull, readable, run_until, settle};
 
 #[test]
 fn s24_with_handlers_but_not_started_nothing_is_dispatched_and_nothing_lost() {
@@ -86,6 +87,10 @@ fn s25_a_second_start_does_nothing_and_nothing_ends_the_first() {
     assert!(attached().is_started());
     settle(&mut events);
     assert_eq!(log.take(), [(1, 0), (2, 1)], "each once");
+    lull(&mut events);
+    events.port(id).unwrap().start();
+    let readable = readable(&events, Duration::ZERO);
+    assert!(!readable, "there is nothing to run for");
 }
 
 #[test]

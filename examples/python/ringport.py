@@ -871,7 +871,8 @@ class Port:
     def arm(self, interest: Interest = Interest.MESSAGE, length: int = 0) -> bool:
         """Whether it is there already. If not, `fileno` becomes readable when it is (room: for `length` bytes), sometimes
         for nothing. It works once, and any other call that posts or receives ends it."""
-        status = self._call(_lib.port_arm, self._live(), Interest(interest), _number("a length", length, 2**64 - 1))
+        status = self._call(_lib.port_arm, self._live(), _number("an interest", interest, 2**31 - 1),
+                            _number("a length", length, 2**64 - 1))
         if status not in (_OK, _NOT_YET):
             self._verify(status)
         return status == _OK
@@ -1435,8 +1436,7 @@ def connect(address: Any, *, capacity: int = 0, capacity_1_to_2: int = 0, capaci
             lock_memory: bool = False, timeout: float | None = 10.0) -> Port:
     """Connects to a listener, and waits until it has accepted. This side is the channel's first."""
     channel = _channel_options(capacity, capacity_1_to_2, capacity_2_to_1, prefault, lock_memory)
-    # 0 would be the default.
-    patience = -1 if timeout is None else max(1, int(min(max(timeout, 0), 2**32) * 1e9))
+    patience = -1 if timeout is None else int(min(max(timeout, 0), 2**32) * 1e9)
     options = _ConnectOptions(ctypes.sizeof(_ConnectOptions), channel, patience)
     name, future = _text(address), concurrent.futures.Future()
 

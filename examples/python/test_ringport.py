@@ -1402,10 +1402,13 @@ class Multiprocessing(Case):
         self.assertCloses(one, CloseReason.PEER_GONE)
 
     def test_nothing_else_pickles_or_copies_a_port(self):
-        one, _two = channel()
-        for call in (pickle.dumps, copy.copy, copy.deepcopy):
-            with self.assertRaises(TypeError):
-                call(one)
+        one, two = channel()
+        two.post(b"")
+        with ringport.listen(f"/tmp/ringport-test-{os.getpid()}") as listener:
+            for single in one, one.recv(), listener, one.batch(), one.reserve(1):
+                for call in (pickle.dumps, copy.copy, copy.deepcopy):
+                    with self.assertRaises(TypeError):
+                        call(single)
         one.post(b"still here")
 
     def test_errors_can_be_pickled(self):
@@ -1443,6 +1446,22 @@ class Meeting(Case):
             listener.accept(0)
         self.assertRefused(Status.NOBODY_LISTENS, ringport.connect, self.address)
 
+    def test_closing_a_listener_ends_the_waiting_for_clients(self):
+        listener, told = ringport.listen(self.address), []
+
+        def accept():
+            with self.assertRaises(ValueError):
+                listener.accept()
+            told.append(True)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        wait_until(lambda: is_asleep(os.getpid(), thread.native_id))
+        listener.close()
+        thread.join(BOUND)
+        self.assertTrue(told)
+        self.assertRefused(Status.NOBODY_LISTENS, ringport.connect, self.address)
+
     def test_options_reach_the_channel(self):
         with ringport.listen(self.address, largest_capacity=1 << 16, backlog=1, users=[os.getuid()]) as listener:
             accepted = []
@@ -1458,13 +1477,16 @@ class Meeting(Case):
 
     def test_numbers_and_texts_are_not_cut(self):
         path = os.path.join(self.directory.name, "here")
+        one, _two = channel()
         for arguments in ({"users": [2**32]}, {"users": [-1]}, {"backlog": 65536}, {"largest_capacity": 2**64}):
             with self.subTest(**arguments), self.assertRaises(ValueError):
                 ringport.listen(path, **arguments)
         for call in (lambda: ringport.listen(path + "\0x"), lambda: ringport.connect(path + "\0x"),
                      lambda: channel(2**64 + 8192), lambda: Port.from_fds(2**32 + 1, 2**32 + 2),
                      lambda: ringport.spawn(["true", "\0"]), lambda: ringport.spawn(["true"], env={"A=B": "C"}),
-                     lambda: ringport.spawn(["true"], env={"A": "\0"})):
+                     lambda: ringport.spawn(["true"], env={"A": "\0"}), lambda: ringport.spawn(["true"], stdin=-1),
+                     lambda: ringport.spawn(["true"], stdout=2**32), lambda: one.arm(Interest.ROOM, -1),
+                     lambda: one.arm(2**32 + 1), lambda: setattr(one, "wait_strategy", 2**32)):
             with self.assertRaises(ValueError):
                 call()
         with self.assertRaises(TypeError):

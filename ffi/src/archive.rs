@@ -1,7 +1,7 @@
 //! Reading what Rust has serialised, and writing what it can read: rkyv 0.8 archives in its default format, which are little-
 //! endian structs with relative pointers of 32 bits.
 
-use crate::arguments::{area, bytes, output};
+use crate::arguments::{area, bytes, null, output};
 use crate::failure::{Answer, Failure, answer};
 use crate::status::*;
 use ringport_rs::rkyv;
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn ringport_archived_string(
     answer(|| {
         let data = bytes(data, len)?;
         let (text, text_len) = (output(text, "text")?, output(text_len, "text_len")?);
-        let at = place(data, at, REFERENCE)?;
+        let at = place(data, at, REFERENCE, "at")?;
         check_align(data.as_ptr().wrapping_add(at), REFERENCE_ALIGN)?;
         let found =
             rkyv::api::high::access_pos::<ArchivedString, rkyv::rancor::BoxedError>(data, at)
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn ringport_archived_slice(
     answer(|| {
         let data = bytes(data, len)?;
         let (elements, output) = (output(elements, "elements")?, output(count, "count")?);
-        let at = place(data, at, REFERENCE)?;
+        let at = place(data, at, REFERENCE, "at")?;
         check_align(data.as_ptr().wrapping_add(at), REFERENCE_ALIGN)?;
         let (offset, found) = (word(data, at) as i32, word(data, at + POINTER));
         let size = (found as usize).checked_mul(element_size);
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn ringport_archived_box(
 ) -> ringport_status {
     answer(|| {
         let (data, output) = (bytes(data, len)?, output(value, "value")?);
-        let at = place(data, at, POINTER)?;
+        let at = place(data, at, POINTER, "at")?;
         check_align(data.as_ptr().wrapping_add(at), REFERENCE_ALIGN)?;
         let offset = word(data, at) as i32;
         let start = at.checked_add_signed(offset as isize);
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn ringport_archive_string(
         if text_len >= 1 << 30 {
             return Err(too_long(text_len));
         }
-        let to = place(area(data, len)?, text.cast(), text_len)?;
+        let to = place(area(data, len)?, text.cast(), text_len, "text")?;
         // The two upper bits of the first byte are 10 here, which begins no text.
         let n = text_len as u32;
         let marked = n & 0x3f | 0x80 | (n & !0x3f) << 2;
@@ -210,7 +210,12 @@ pub unsafe extern "C" fn ringport_archive_slice(
         let Ok(n) = u32::try_from(count) else {
             return Err(too_long(count));
         };
-        let to = place(area(data, len)?, elements, usize::from(count != 0))?;
+        let to = place(
+            area(data, len)?,
+            elements,
+            usize::from(count != 0),
+            "elements",
+        )?;
         write_words(at, distance(from, to)?, n);
         Ok(())
     })
@@ -228,9 +233,9 @@ pub unsafe extern "C" fn ringport_archive_box(
 ) -> ringport_status {
     answer(|| {
         let data = area(data, len)?;
-        let from = place(data, at, POINTER)?;
+        let from = place(data, at, POINTER, "at")?;
         check_align(at.cast(), REFERENCE_ALIGN)?;
-        let to = place(data, value, 0)?;
+        let to = place(data, value, 0, "value")?;
         at.cast::<u32>()
             .write_unaligned(distance(from, to)?.to_le());
         Ok(())
@@ -245,7 +250,10 @@ fn word(data: &[u8], at: usize) -> u32 {
 }
 
 /// Where in `data` so many bytes from `at` on are.
-fn place(data: *const [u8], at: *const c_void, size: usize) -> Answer<usize> {
+fn place(data: *const [u8], at: *const c_void, size: usize, name: &'static str) -> Answer<usize> {
+    if at.is_null() {
+        return Err(null(name));
+    }
     let start = data.cast::<u8>();
     let offset = (at as usize).wrapping_sub(start as usize);
     if offset <= data.len() && size <= data.len() - offset {
@@ -259,7 +267,7 @@ fn place(data: *const [u8], at: *const c_void, size: usize) -> Answer<usize> {
 
 /// Where in the `len` bytes of `data` a reference is to be written.
 unsafe fn target(data: *mut c_void, len: usize, at: *mut c_void) -> Answer<usize> {
-    let from = place(area(data, len)?, at, REFERENCE)?;
+    let from = place(area(data, len)?, at, REFERENCE, "at")?;
     check_align(at.cast(), REFERENCE_ALIGN)?;
     Ok(from)
 }

@@ -316,7 +316,8 @@ pub unsafe extern "C" fn ringport_port_on_close(
 
 /// Has `call` called once, when a message of `len` bytes can be posted on a port in a loop, `with_ports` or without: what to do
 /// after a post has answered RINGPORT_FULL or RINGPORT_TRANSFERS_FULL. It takes the place of one set before, and is not called if
-/// the channel ends before that. The port need not be started.
+/// the channel ends before that. The port need not be started. A message longer than any that can be posted is not waited for:
+/// the post says RINGPORT_TOO_LARGE.
 ///
 /// Answers RINGPORT_NOT_IN_LOOP, RINGPORT_CLOSED.
 #[unsafe(no_mangle)]

@@ -46,7 +46,8 @@ pub unsafe extern "C" fn ringport_port_fd(
 ///
 /// RINGPORT_OK: it is there, or the channel has ended: receive, or post. RINGPORT_NOT_YET: the port's descriptor becomes
 /// readable when it is. A call that posts or receives ends the waiting; so does the event. It may become readable for nothing,
-/// so arm again until this answers RINGPORT_OK.
+/// so arm again until this answers RINGPORT_OK. A message longer than any that can be posted is not waited for: the post says
+/// RINGPORT_TOO_LARGE.
 ///
 /// Also answers RINGPORT_INVALID, and RINGPORT_SYSTEM when the process is out of descriptors.
 #[unsafe(no_mangle)]

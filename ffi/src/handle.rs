@@ -35,8 +35,9 @@ pub unsafe extern "C" fn ringport_port_into_fds(
     })
 }
 
-/// Makes a port of its two descriptors, checking that they are one. On success they are the port's, and close on exec; on failure
-/// they stay the caller's. The caller frees the port.
+/// Makes a port of its two descriptors, checking that they are a segment and a doorbell; that they belong together is the
+/// caller's to know. On success they are the port's, and close on exec; on failure they stay the caller's. The caller frees the
+/// port.
 ///
 /// Answers RINGPORT_INVALID for a number that is no open descriptor; RINGPORT_NOT_A_PORT, with what was wrong in
 /// ringport_last_error; RINGPORT_SYSTEM.
@@ -101,7 +102,7 @@ pub unsafe extern "C" fn ringport_port_send(
 ) -> ringport_status {
     answer(|| {
         let (handle, socket) = (given(port, "port")?, descriptor(socket, "socket")?);
-        handle.check_not_ended()?;
+        handle.check_not_ended(format_args!("the port"))?;
         handle.take()?.send_over(socket).map_err(|error| {
             let (error, ports) = error.into_parts();
             ports.into_iter().for_each(|port| handle.put_back(port));

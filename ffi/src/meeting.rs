@@ -49,9 +49,9 @@ impl Measured for ringport_listener_options {
 pub struct ringport_connect_options {
     /// The size of this struct.
     pub size: usize,
-    /// What the channel should be like; the connecting side is its first port. With a size of 0: the defaults.
+    /// What the channel should be like; the connecting side is its first port.
     pub channel: ringport_channel_options,
-    /// How long to wait until the listener has accepted, in nanoseconds. 0: ten seconds; below 0: as long as it takes.
+    /// How long to wait until the listener has accepted, in nanoseconds; RINGPORT_FOREVER. The macro's are ten seconds.
     pub timeout_ns: i64,
 }
 
@@ -84,7 +84,7 @@ impl From<Credentials> for ringport_credentials {
 /// ## Strangers
 ///
 /// Listens at a name, or at a path, recognised by a `/`. Names lie in `$XDG_RUNTIME_DIR/ringport`, or in
-/// `/tmp/ringport-UID` if that variable is not set, and are for the processes of one user. A socket left behind by a process
+/// `/tmp/ringport-UID` if that variable is no absolute path, and are for the processes of one user. A socket left behind by a process
 /// that died is replaced. `options` may be NULL: this user only, rings of at most 64 MiB. The caller frees the listener.
 ///
 /// Answers RINGPORT_ADDRESS, RINGPORT_IN_USE, RINGPORT_BAD_SIZE, RINGPORT_SYSTEM.
@@ -221,14 +221,10 @@ pub unsafe extern "C" fn ringport_connect(
         let (path, output) = (self::address(address)?, output(port, "port")?);
         let mut made = ConnectOptions::new();
         if let Some(given) = crate::arguments::options(options)? {
-            if given.channel.size != 0 {
-                made = made.channel(channel_options(&given.channel)?);
-            }
-            made = match patience(given.timeout_ns) {
-                Patience::None => made,
-                Patience::For(time) => made.timeout(time),
-                Patience::Endless => made.timeout(Duration::MAX),
-            };
+            let limit = patience(given.timeout_ns).limit();
+            made = made
+                .channel(channel_options(&given.channel)?)
+                .timeout(limit.unwrap_or(Duration::MAX));
         }
         output.write(ringport_port::new(connect_with(path, &made)?));
         Ok(())

@@ -6,13 +6,14 @@
 //! Unsafe relies on: a reference to the port for longer than a call is made by `lend` only, and the port stays where it is
 //! as long as `is_lent` says that there is one, which its holders keep true.
 
-use crate::arguments::{given, output};
+use crate::arguments::{given, invalid, output};
 use crate::event_loop::{Resident, ringport_loop};
 use crate::failure::{Answer, Failure, answer, answer_or};
 use crate::receive::ringport_message;
 use crate::status::*;
 use ringport_rs::{Attached, Batch, CloseReason, MessagePort, PortId, Slot};
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::mem;
 use std::rc::{Rc, Weak};
 
@@ -180,13 +181,23 @@ impl ringport_port {
     }
 
     /// That the port is there to be sent, and not gone with its end.
-    pub(crate) fn check_not_ended(&self) -> Answer<()> {
+    pub(crate) fn check_not_ended(&self, name: fmt::Arguments<'_>) -> Answer<()> {
         match self.ended() {
             Some(reason) => Err(Failure::new(
                 RINGPORT_CLOSED_PORT,
-                format!("a port of those to be sent has ended before: {reason}"),
+                format!("{name} has ended before: {reason}"),
             )),
             None => Ok(()),
+        }
+    }
+
+    /// Why a call that needs what is open has failed, if the port has gone, and `otherwise` if not.
+    #[cold]
+    pub(crate) fn nothing_open(&self, otherwise: fmt::Arguments<'_>) -> Failure {
+        match &*self.place.borrow() {
+            Place::Moved => moved(),
+            Place::Ended(reason) => closed(*reason),
+            _ => invalid(otherwise),
         }
     }
 
@@ -352,7 +363,9 @@ pub unsafe extern "C" fn ringport_port_capacity(port: *const ringport_port) -> u
     answer_or(0, || given(port, "port")?.with(|port| Ok(port.capacity())))
 }
 
-/// The longest message that can be posted, in bytes: half the capacity less 24. 0 if there is no port behind the handle.
+/// The longest message that can be posted, in bytes: half the capacity less 24. Ports that go with it (16 bytes and up, with
+/// their number) and an alignment beyond 16 take some of that: ringport_last_error then names what is left. 0 if there is no
+/// port behind the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_port_max_message_len(port: *const ringport_port) -> usize {
     answer_or(0, || {

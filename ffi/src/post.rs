@@ -1,6 +1,6 @@
 //! Posting: bytes, with ports, in place, many at once.
 
-use crate::arguments::{Patience, bytes, given, invalid, output, patience, slice};
+use crate::arguments::{Patience, bytes, given, output, patience, slice};
 use crate::failure::{Answer, Failure, answer};
 use crate::port::{Open, Reserved, closed, ringport_port};
 use crate::status::*;
@@ -89,7 +89,10 @@ pub unsafe extern "C" fn ringport_post_with_ports(
 pub(crate) unsafe fn handles<'a>(
     pointers: &[*mut ringport_port],
 ) -> Answer<Vec<&'a ringport_port>> {
-    let handles = pointers.iter().map(|pointer| given(*pointer, "ports[…]"));
+    let handles = pointers.iter().enumerate().map(|(index, pointer)| {
+        let nowhere = || Failure::new(RINGPORT_NULL, format!("`ports[{index}]` is NULL"));
+        pointer.as_ref().ok_or_else(nowhere)
+    });
     handles.collect()
 }
 
@@ -111,12 +114,16 @@ unsafe fn check_list(carrier: &ringport_port, handles: &[&ringport_port]) -> Ans
             format!("port {index} of those to be sent is listed before"),
         ));
     }
-    handles
-        .iter()
-        .try_for_each(|handle| handle.check_not_moved())?;
-    handles
-        .iter()
-        .try_for_each(|handle| handle.check_not_ended())?;
+    let mut moved = handles.iter().map(|handle| handle.check_not_moved());
+    if let Some(index) = moved.position(|checked| checked.is_err()) {
+        return Err(Failure::new(
+            RINGPORT_DETACHED,
+            format!("port {index} of those to be sent has moved away from its handle"),
+        ));
+    }
+    for (index, handle) in handles.iter().enumerate() {
+        handle.check_not_ended(format_args!("port {index} of those to be sent"))?;
+    }
     carrier.with(|carrier| {
         // Those in a loop are in use as long as they are lent.
         let ports = handles.iter().map(|handle| handle.lend());
@@ -178,7 +185,8 @@ unsafe fn reserve(
 /// Posts the first `len` bytes of what was reserved.
 ///
 /// Answers RINGPORT_INVALID if nothing is reserved; RINGPORT_TOO_LARGE if `len` is more than that, and the reservation stays
-/// open; RINGPORT_CLOSED if this port was closed meanwhile, and the message is discarded.
+/// open; RINGPORT_CLOSED if this port was closed meanwhile, and the message is discarded. Whether the peer has closed is asked by
+/// the next ringport_reserve: one who has, receives nothing any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_commit(port: *mut ringport_port, len: usize) -> ringport_status {
     answer(|| {
@@ -189,7 +197,10 @@ pub unsafe extern "C" fn ringport_commit(port: *mut ringport_port, len: usize) -
                 what: Reserved::Slot(slot),
                 ..
             }) => slot.len(),
-            _ => return Err(invalid(format_args!("nothing is reserved on the port"))),
+            _ => {
+                let otherwise = format_args!("nothing is reserved on the port");
+                return Err(handle.nothing_open(otherwise));
+            }
         };
         if len > reserved {
             return Err(Failure::new(
@@ -264,7 +275,7 @@ pub unsafe extern "C" fn ringport_batch_post(
                 what: Reserved::Batch(batch),
                 ..
             }) => Ok(batch.post_bytes(data)?),
-            _ => Err(no_batch()),
+            _ => Err(no_batch(handle)),
         }
     })
 }
@@ -272,7 +283,7 @@ pub unsafe extern "C" fn ringport_batch_post(
 /// Posts all messages of the batch, and says how many they were. `count` may be NULL.
 ///
 /// Answers RINGPORT_INVALID without a batch; RINGPORT_CLOSED if this port was closed meanwhile, and the messages are
-/// discarded.
+/// discarded. Whether the peer has closed is asked by ringport_batch_post.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_batch_publish(
     port: *mut ringport_port,
@@ -288,7 +299,7 @@ pub unsafe extern "C" fn ringport_batch_publish(
                 ..
             })
         ) {
-            return Err(no_batch());
+            return Err(no_batch(handle));
         }
         let Some(Open {
             what: Reserved::Batch(batch),
@@ -316,8 +327,8 @@ pub unsafe extern "C" fn ringport_batch_publish(
     })
 }
 
-fn no_batch() -> Failure {
-    invalid(format_args!("no batch was begun on the port"))
+fn no_batch(handle: &ringport_port) -> Failure {
+    handle.nothing_open(format_args!("no batch was begun on the port"))
 }
 
 /// Gives up the reservation or batch that is open, if any. It leaves no trace.
@@ -327,6 +338,6 @@ pub unsafe extern "C" fn ringport_abort(port: *mut ringport_port) -> ringport_st
         let handle = given(port, "port")?;
         let open = handle.open.take();
         drop(open);
-        Ok(())
+        handle.check_not_moved()
     })
 }

@@ -134,9 +134,14 @@ unsafe fn apply(given: &ringport_spawn_options, command: &mut Command) -> Answer
             Command::stdout::<Stdio>,
             Command::stderr::<Stdio>,
         ];
-        for (stream, set) in streams.iter().zip(setters) {
+        let names = [
+            "standard_streams[0]",
+            "standard_streams[1]",
+            "standard_streams[2]",
+        ];
+        for ((stream, set), name) in streams.iter().zip(setters).zip(names) {
             if *stream != -1 {
-                let copy = descriptor(*stream, "standard_streams[…]")?.try_clone_to_owned();
+                let copy = descriptor(*stream, name)?.try_clone_to_owned();
                 set(
                     command,
                     Stdio::from(copy.map_err(|error| Failure::system(&error, error.to_string()))?),
@@ -216,8 +221,8 @@ pub unsafe extern "C" fn ringport_child_try_wait(
     })
 }
 
-/// Kills the process, by SIGKILL. One that has ended already is none. Answers RINGPORT_BUSY while the child is in a loop;
-/// RINGPORT_SYSTEM.
+/// Kills the process, by SIGKILL. RINGPORT_OK also if it has ended already. Answers RINGPORT_BUSY while the child is in a loop;
+/// RINGPORT_DETACHED after a loop has told its end; RINGPORT_SYSTEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_child_kill(child: *mut ringport_child) -> ringport_status {
     answer(|| given(child, "child")?.with(Child::kill))

@@ -186,7 +186,8 @@ pub unsafe extern "C" fn ringport_recv(
 /// When several are ready they take turns. A port whose channel has ended is ready from then on: leave it out. It takes one
 /// more descriptor a port. For more than a few dozen there is the event loop.
 ///
-/// Answers RINGPORT_NOT_YET if the time was over before; RINGPORT_INVALID if there is no port; RINGPORT_SYSTEM.
+/// Answers RINGPORT_NOT_YET if the time was over before; RINGPORT_INVALID if there is no port; RINGPORT_CLOSED if one of them was
+/// in a loop and ended there; RINGPORT_SYSTEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_wait_any(
     ports: *const *mut ringport_port,

@@ -148,8 +148,8 @@ pub enum ringport_barrier {
     RINGPORT_BARRIER_FENCE = 1,
 }
 
-/// Chooses the barrier for this process, before its first port is made. `barrier` is a ringport_barrier; RINGPORT_INVALID if
-/// not.
+/// Chooses the barrier for this process. To be called before its first port is made: it holds for ports made afterwards.
+/// `barrier` is a ringport_barrier; RINGPORT_INVALID if not.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringport_set_barrier(barrier: i32) -> ringport_status {
     answer(|| {

@@ -135,7 +135,8 @@ pub extern "C" fn ringport_status_name(status: i32) -> *const c_char {
 }
 
 /// What was wrong when a call on this thread last failed, or a callback was told of a failure: which value, and what would be
-/// right. Never NULL; empty if nothing has failed. Valid until the next failure.
+/// right. Never NULL; empty if nothing has failed. Valid until the next failure on this thread, so also not across a call among
+/// the arguments of the same `printf`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ringport_last_error() -> *const c_char {
     failure::last_text()

@@ -124,8 +124,9 @@ impl<'h> Attached<'_, 'h> {
     /// Starts dispatching messages, for good. A second call does nothing. Messages wait as long as there is no
     /// handler for them.
     pub fn start(&self) -> &Self {
-        self.entry().started.set(true);
-        self.events.reconsider(self.entry());
+        if !self.entry().started.replace(true) {
+            self.events.reconsider(self.entry());
+        }
         self
     }
 

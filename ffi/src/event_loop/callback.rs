@@ -50,8 +50,8 @@ pub type ringport_on_room = Option<
 pub type ringport_on_event =
     Option<unsafe extern "C" fn(events: *mut ringport_loop, user: *mut c_void)>;
 
-/// A client has come: with RINGPORT_OK the port to it, which is the callback's to free, and who it is; else both are NULL and
-/// ringport_last_error says what was lacking.
+/// A client has come: with RINGPORT_OK the port to it, which is the callback's to free, and who it is, which is there during the
+/// call; else both are NULL and ringport_last_error says what was lacking.
 pub type ringport_on_connect = Option<
     unsafe extern "C" fn(
         events: *mut ringport_loop,

@@ -101,8 +101,8 @@ pub unsafe extern "C" fn ringport_loop_set_timeout(
     })
 }
 
-/// Has `call` called every `period_ns` nanoseconds, at least a thousand, for the first time after one period. When the loop is busy
-/// for longer than that, calls are left out.
+/// Has `call` called every `period_ns` nanoseconds, less than a thousand counting as that, for the first time after one period.
+/// When the loop is busy for longer than that, calls are left out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_loop_set_interval(
     events: *mut ringport_loop,

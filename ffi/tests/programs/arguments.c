@@ -153,6 +153,23 @@ static void null_is_an_error_that_names_the_argument(void)
     close_channel();
 }
 
+static void null_is_no_place_in_an_archive(void)
+{
+    char data[16] = {0};
+    const char *text;
+    const void *found;
+    size_t count;
+    SAYS(RINGPORT_NULL, "`at`", ringport_archived_string(data, sizeof data, NULL, &text, &count));
+    SAYS(RINGPORT_NULL, "`at`", ringport_archived_slice(data, sizeof data, NULL, 1, 1, &found, &count));
+    SAYS(RINGPORT_NULL, "`at`", ringport_archived_box(data, sizeof data, NULL, 1, 1, &found));
+    SAYS(RINGPORT_NULL, "`at`", ringport_archive_string(data, sizeof data, NULL, "a", 1));
+    SAYS(RINGPORT_NULL, "`text`", ringport_archive_string(data, sizeof data, data, NULL, 9));
+    SAYS(RINGPORT_NULL, "`at`", ringport_archive_slice(data, sizeof data, NULL, data, 1));
+    SAYS(RINGPORT_NULL, "`elements`", ringport_archive_slice(data, sizeof data, data, NULL, 1));
+    SAYS(RINGPORT_NULL, "`at`", ringport_archive_box(data, sizeof data, NULL, data));
+    SAYS(RINGPORT_NULL, "`value`", ringport_archive_box(data, sizeof data, data, NULL));
+}
+
 static void a_wrong_size_is_refused(void)
 {
     ringport_channel_options channel = RINGPORT_CHANNEL_OPTIONS_INIT;
@@ -212,13 +229,39 @@ static void values_that_cannot_be_are_refused(void)
     SAYS(RINGPORT_INVALID, "novalue", ringport_spawn(truth, &spawning, &port1, &child));
     spawning.environment = NULL;
     spawning.standard_streams = streams;
-    SAYS(RINGPORT_INVALID, "9999", ringport_spawn(truth, &spawning, &port1, &child));
+    SAYS(RINGPORT_INVALID, "standard_streams[1]` is 9999", ringport_spawn(truth, &spawning, &port1, &child));
+    spawning.standard_streams = NULL;
+    spawning.directory = "/no/such/directory";
+    SAYS(RINGPORT_SPAWN, "/bin/true in /no/such/directory", ringport_spawn(truth, &spawning, &port1, &child));
     ANSWERS(RINGPORT_ADDRESS, ringport_connect("", NULL, &port1));
     ANSWERS(RINGPORT_NOBODY_LISTENS, ringport_connect("/nowhere/at/all", NULL, &port1));
     ANSWERS(RINGPORT_NO_PARENT, ringport_parent_port(&port1));
     CHECK(port1 == NULL && port2 == NULL && child == NULL);
     CHECK(strcmp(ringport_status_name(1), "(no ringport_status)") == 0);
     close_channel();
+}
+
+/* What the _INIT macro begins with counts, also in the struct inside. */
+static void how_to_connect_is_not_overlooked(void)
+{
+    ringport_connect_options options = RINGPORT_CONNECT_OPTIONS_INIT;
+    ringport_listener *listener;
+    ringport_port *port = NULL, *peer = NULL;
+    char directory[] = "/tmp/ringport-XXXXXX", path[64];
+
+    CHECK(mkdtemp(directory) != NULL);
+    snprintf(path, sizeof path, "%s/here", directory);
+    OK(ringport_listen(path, NULL, &listener));
+    options.channel.capacity_1_to_2 = 12345;
+    SAYS(RINGPORT_CAPACITY, "12345", ringport_connect(path, &options, &port));
+    options.channel.capacity_1_to_2 = 4096;
+    options.timeout_ns = RINGPORT_NO_WAIT;
+    ANSWERS(RINGPORT_TIMED_OUT, ringport_connect(path, &options, &port));
+    /* The one that has given up is there still, and is none. */
+    ANSWERS(RINGPORT_NOT_YET, ringport_accept(listener, RINGPORT_NO_WAIT, &peer, NULL));
+    CHECK(port == NULL && peer == NULL);
+    ringport_listener_free(listener);
+    CHECK(rmdir(directory) == 0);
 }
 
 static void lengths_beyond_the_limit_are_refused_and_nothing_is_lost(void)
@@ -383,8 +426,10 @@ int main(void)
     CHECK(*ringport_last_error() == '\0' && ringport_last_errno() == 0);
     CHECK(ringport_version() == (RINGPORT_VERSION_MAJOR << 16 | RINGPORT_VERSION_MINOR << 8 | RINGPORT_VERSION_PATCH));
     RUN(null_is_an_error_that_names_the_argument);
+    RUN(null_is_no_place_in_an_archive);
     RUN(a_wrong_size_is_refused);
     RUN(values_that_cannot_be_are_refused);
+    RUN(how_to_connect_is_not_overlooked);
     RUN(lengths_beyond_the_limit_are_refused_and_nothing_is_lost);
     RUN(calls_out_of_their_order_are_refused);
     RUN(a_freed_port_with_a_reservation_posts_nothing);

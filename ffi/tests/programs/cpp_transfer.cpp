@@ -236,9 +236,12 @@ void a_port_goes_over_any_unix_socket() {
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets.data()) == 0);
     channel ends;
     ends.port1.post("waits");
+    CHECK(!port::receive_over_for(sockets[1], ringport::no_wait));
     ends.port2.send_over(sockets[0]);
     CHECK(!ends.port2);
-    port received = port::receive_over(sockets[1]);
+    port received = port::receive_over_for(sockets[1], std::chrono::seconds(20)).value();
+    received.send_over(sockets[0]);
+    received = port::receive_over(sockets[1]);
     CHECK(received.recv().text() == "waits");
     check_alive(received, ends.port1);
     CHECK(close(sockets[1]) == 0);

@@ -206,6 +206,8 @@ static void a_port_that_has_left_its_loop_says_why(void)
     CHECK(reason == RINGPORT_CLOSED_BY_PEER);
     ANSWERS(RINGPORT_CLOSED, ringport_port_stats(b, &stats));
     ANSWERS(RINGPORT_CLOSED, ringport_port_start(b));
+    ANSWERS(RINGPORT_CLOSED, ringport_commit(b, 0));
+    ANSWERS(RINGPORT_CLOSED, ringport_batch_publish(b, NULL));
     end();
 }
 

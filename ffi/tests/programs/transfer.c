@@ -73,7 +73,11 @@ static void s16_a_handle_whose_port_has_moved_is_dead(void)
     ANSWERS(RINGPORT_DETACHED, ringport_post_with_ports(d, "x", 1, &c, 1, RINGPORT_NO_WAIT));
     ANSWERS(RINGPORT_DETACHED, ringport_post_with_ports(a, "x", 1, &d, 1, RINGPORT_NO_WAIT));
     ANSWERS(RINGPORT_DETACHED, ringport_reserve(d, 1, RINGPORT_NO_WAIT, &data));
+    ANSWERS(RINGPORT_DETACHED, ringport_commit(d, 1));
     ANSWERS(RINGPORT_DETACHED, ringport_batch_begin(d));
+    ANSWERS(RINGPORT_DETACHED, ringport_batch_post(d, "x", 1));
+    ANSWERS(RINGPORT_DETACHED, ringport_batch_publish(d, NULL));
+    ANSWERS(RINGPORT_DETACHED, ringport_abort(d));
     ANSWERS(RINGPORT_DETACHED, ringport_recv(d, RINGPORT_NO_WAIT, &message));
     ANSWERS(RINGPORT_DETACHED, ringport_wait_any(&d, 1, RINGPORT_NO_WAIT, &index));
     ANSWERS(RINGPORT_DETACHED, ringport_port_close(d));
@@ -127,7 +131,7 @@ static void s13_the_checks_come_in_their_order(void)
     SAYS(RINGPORT_CLOSED_PORT, "port 1", ringport_post_with_ports(a, "x", 1, list, 2, RINGPORT_NO_WAIT));
     OK(ringport_post_with_ports(a, "gone", 4, &many[1], 1, RINGPORT_NO_WAIT));
     list[2] = many[1];
-    ANSWERS(RINGPORT_DETACHED, ringport_post_with_ports(a, "x", 1, list, 3, RINGPORT_NO_WAIT));
+    SAYS(RINGPORT_DETACHED, "port 2", ringport_post_with_ports(a, "x", 1, list, 3, RINGPORT_NO_WAIT));
     SAYS(RINGPORT_BUSY, "reservation", ringport_post_with_ports(a, "x", 1, list, 1, RINGPORT_NO_WAIT));
     /* Also through one that has ended in its loop, and is no more. */
     OK(ringport_loop_new(&loop));
@@ -139,7 +143,7 @@ static void s13_the_checks_come_in_their_order(void)
     ringport_port_free(many[0]);
     ringport_port_free(many[1]);
     list[0] = NULL;
-    ANSWERS(RINGPORT_NULL, ringport_post_with_ports(a, "x", 1, list, 1, RINGPORT_NO_WAIT));
+    SAYS(RINGPORT_NULL, "ports[0]", ringport_post_with_ports(a, "x", 1, list, 1, RINGPORT_NO_WAIT));
     expect(b, "waits");
     expect(b, "gone");
     expect(d, "waits too");
