@@ -229,7 +229,7 @@ class Full(Error):
 
 
 class TooLarge(Error):
-    """More than max_message_len, or 16 bytes less than that with ports."""
+    """More than max_message_len, or with ports than what they leave of it; the text says how much that is."""
 
 
 class Detached(Error):
@@ -1049,7 +1049,7 @@ class Port:
 
     @property
     def max_message_len(self) -> int:
-        """The longest message that can be posted, in bytes; with ports, 16 bytes less."""
+        """The longest message that can be posted, in bytes. Ports that go with it take some of that: 16 and up."""
         return _lib.port_max_message_len(self._live())
 
     @property
