@@ -1010,7 +1010,7 @@ ringport_status ringport_port_send(ringport_port *port,
  *
  * Answers RINGPORT_NOT_YET; RINGPORT_NOT_A_PORT when something else comes next; RINGPORT_CLOSED when the socket's other end is
  * closed, which one for datagrams does not tell; RINGPORT_INVALID; RINGPORT_SYSTEM as for ringport_port_send. Nothing was read
- * from the socket then.
+ * from the socket then. Several may receive from one socket, each port going to one of them, if nothing but ports comes there.
  */
 ringport_status ringport_port_receive(int socket,
                                       int64_t timeout_ns,

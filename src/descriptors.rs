@@ -108,6 +108,18 @@ pub(crate) fn peek_bytes(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(us
     Ok((len, message.msg_flags & libc::MSG_CTRUNC != 0))
 }
 
+/// The byte that was sent out of band, if one waits. It stays there.
+pub(crate) fn out_of_band(socket: BorrowedFd<'_>) -> Option<u8> {
+    let mut byte = [0];
+    let mut data = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: byte.len(),
+    };
+    let mut message = message(&mut data);
+    let looked = receive(socket, &mut message, libc::MSG_OOB | libc::MSG_PEEK);
+    (looked == Ok(1)).then_some(byte[0])
+}
+
 /// Reads bytes, and says how many, and whether descriptors came with them; those the kernel has closed.
 pub(crate) fn read_past(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, bool), Errno> {
     let mut data = libc::iovec {

@@ -86,7 +86,9 @@ impl MessagePort {
     /// Receives a port that was [sent](MessagePort::send_over) over a Unix socket. It waits until one is there, unless the
     /// socket does not block.
     ///
-    /// The port is not trusted, whatever it was before.
+    /// The port is not trusted, whatever it was before. Several may receive from one socket, each port going to one of them,
+    /// if nothing but ports comes there; if something else does, or looks begin elsewhere than at the front (`SO_PEEK_OFF`),
+    /// only one at a time may.
     ///
     /// # Errors
     ///
@@ -128,7 +130,7 @@ impl MessagePort {
 }
 
 /// Receives the port that comes next; `None` if nothing is there, or somebody else was quicker. Nothing is taken from the
-/// socket before what is there has been found to be a port that this process has room for.
+/// socket before what is there has been found to be a port that this process has room for, and what is used is what was taken.
 fn receive_from(socket: BorrowedFd<'_>) -> Result<Option<MessagePort>, ReceiveOverError> {
     let failed = |errno| SystemError::new("recvmsg", errno);
     check_unix_socket(&socket).map_err(failed)?;
@@ -139,23 +141,31 @@ fn receive_from(socket: BorrowedFd<'_>) -> Result<Option<MessagePort>, ReceiveOv
     let is_it = |handle: &PortHandle| inode_of(&handle.doorbell).is_ok_and(|other| other == inode);
     let port = match MessagePort::from_received(handle) {
         Ok(port) => port,
-        Err(error) => match next_handle(socket)? {
-            Some(handle) if is_it(&handle) => return Err(error.into_fault().into()),
-            // It has a holder by now, who uses it.
-            _ => return Ok(None),
-        },
+        Err(error) => {
+            let fault = error.into_fault();
+            return match next_handle(socket)? {
+                Some(handle) if is_it(&handle) => Err(fault.into()),
+                // It has a holder by now, who uses it.
+                _ => Ok(None),
+            };
+        }
     };
     let mut byte = [0];
     match descriptors::take(socket, &mut byte) {
         // This process has no room for the copies. What it has seen is still there, by all that it can know.
         Ok(taken) if taken.truncated => Ok(Some(port)),
+        // It need not be what was seen: somebody else may have received that meanwhile, and even have sent it here again.
         Ok(taken) => match as_handle(taken, &byte) {
-            Ok(handle) if is_it(&handle) => Ok(Some(port)),
-            // Somebody else has received the port meanwhile, and this is the one behind it.
             Ok(handle) => {
-                port.leave();
-                let port = MessagePort::from_received(handle);
-                Ok(Some(port.map_err(|error| error.into_fault())?))
+                let is_it = is_it(&handle);
+                match MessagePort::from_received(handle) {
+                    // There was no room for both.
+                    Err(_) if is_it => Ok(Some(port)),
+                    received => {
+                        port.leave();
+                        Ok(Some(received.map_err(|error| error.into_fault())?))
+                    }
+                }
             }
             Err(error) => {
                 port.leave();
@@ -179,7 +189,17 @@ fn next_handle(socket: BorrowedFd<'_>) -> Result<Option<PortHandle>, ReceiveOver
     let mut bytes = [0; 2];
     let peeked = match look(socket, &mut bytes) {
         Ok(peeked) => peeked,
-        Err(Errno::EAGAIN) => return Ok(None),
+        Err(Errno::EAGAIN) => match descriptors::out_of_band(socket) {
+            // In a stream that is not seen from here, and the socket is readable all the same.
+            Some(byte) => {
+                return Err(ReceiveOverError::Unexpected {
+                    byte: Some(byte),
+                    descriptors: 0,
+                    goes_on: false,
+                });
+            }
+            None => return Ok(None),
+        },
         Err(errno) => return Err(SystemError::new("recvmsg", errno).into()),
     };
     if peeked.truncated {
@@ -215,14 +235,19 @@ fn as_handle(message: Peeked, bytes: &[u8]) -> Result<PortHandle, ReceiveOverErr
 
 /// Looks at the front of the queue, wherever the program's own looks begin (`SO_PEEK_OFF`).
 fn look(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, Errno> {
+    let mut peek = || match descriptors::peek(socket, bytes) {
+        // Said once, when the other end was closed with something unread.
+        Err(Errno::ECONNRESET) => descriptors::peek(socket, bytes),
+        peeked => peeked,
+    };
     match option(&socket, libc::SO_PEEK_OFF) {
         Some(offset) if offset >= 0 => {
             set_option(&socket, libc::SO_PEEK_OFF, &-1);
-            let peeked = descriptors::peek(socket, bytes);
+            let peeked = peek();
             set_option(&socket, libc::SO_PEEK_OFF, &offset);
             peeked
         }
-        _ => descriptors::peek(socket, bytes),
+        _ => peek(),
     }
 }
 

@@ -186,6 +186,39 @@ fn a_port_is_not_seen_through_the_bytes_before_it() {
 }
 
 #[test]
+fn what_was_sent_out_of_band_is_no_port_and_not_waited_for() {
+    let _quiet = common::descriptors();
+    let (here, mut there) = sockets();
+    // SAFETY: one byte of a live array.
+    let sent = unsafe { libc::send(raw(&here), [7_u8].as_ptr().cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1);
+    for _ in 0..2 {
+        match MessagePort::receive_over(&there) {
+            Err(ReceiveOverError::Unexpected { byte: Some(7), .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // A read passes it by.
+    there.set_nonblocking(true).expect("it is set");
+    there.read_exact(&mut [0]).expect_err("nothing in line");
+    let (_ours, theirs) = channel();
+    theirs.send_over(&here).expect("the port is sent");
+    MessagePort::receive_over(&there).expect("the port arrives");
+}
+
+#[test]
+fn an_end_closed_with_something_unread_has_hung_up() {
+    let _quiet = common::descriptors();
+    let (here, mut there) = sockets();
+    there.write_all(b"unread").expect("it is written");
+    drop(here);
+    match MessagePort::receive_over(&there) {
+        Err(ReceiveOverError::HungUp) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn who_receives_with_a_timeout_waits_so_long_and_no_longer() {
     let _quiet = common::descriptors();
     let (here, there) = sockets();
@@ -212,15 +245,15 @@ fn who_receives_with_a_timeout_waits_so_long_and_no_longer() {
 #[test]
 fn of_two_who_receive_each_port_is_for_one() {
     let _quiet = common::descriptors();
-    const PORTS: usize = 300;
+    const PORTS: usize = 100;
     let (here, there) = sockets();
-    let received = AtomicUsize::new(0);
+    let (received, start) = (AtomicUsize::new(0), Instant::now());
     let mut ours = Vec::new();
     let held = std::thread::scope(|scope| {
         let receivers = [(); 2].map(|()| {
             scope.spawn(|| {
                 let mut held = Vec::new();
-                while received.load(Ordering::SeqCst) < PORTS {
+                while received.load(Ordering::SeqCst) < PORTS && start.elapsed() < PATIENCE {
                     let wait = Duration::from_millis(1);
                     let port = MessagePort::receive_over_timeout(&there, wait).expect("no error");
                     received.fetch_add(usize::from(port.is_some()), Ordering::SeqCst);
@@ -235,6 +268,7 @@ fn of_two_who_receive_each_port_is_for_one() {
             let mut sent = port2.send_over(&here);
             // So many descriptors under way are too many for others than root.
             while let Err(refused) = sent {
+                assert!(start.elapsed() < PATIENCE, "{:?}", refused.error());
                 let port = refused.into_ports().pop().expect("the port");
                 sent = port.send_over(&here);
             }

@@ -448,7 +448,9 @@ class _Watch:
 
     def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
         self.loop, self.receiving, self.posting = loop, asyncio.Lock(), asyncio.Lock()
-        self._fd, self._port, self._process = port.fileno(), weakref.ref(port), os.getpid()
+        # A descriptor of its own, which stays as long as the loop knows it: the port's may be gone before, in another thread.
+        self._fd, = map(_Fd, map(os.dup, [port.fileno()]))
+        self._port, self._process = weakref.ref(port), os.getpid()
         self._waiting: dict[Interest, tuple[asyncio.Future, int]] = {}
         self._listening = self._due = False
         self._calls = 0
@@ -510,8 +512,8 @@ class _Watch:
         if waiting:
             self._soon(self._resolve, [future for future, _ in waiting.values()])
 
-    def leave(self, handle: c_void_p) -> None:
-        """The port goes, from whatever thread, and its descriptor with the handle: not before the loop has forgotten it."""
+    def leave(self) -> None:
+        """The port goes, from whatever thread."""
         self.tell()
         try:
             is_here = not self.loop.is_running() or asyncio.get_running_loop() is self.loop
@@ -520,7 +522,7 @@ class _Watch:
         if is_here:
             self._listen(False)
         elif self._listening:
-            self._soon(lambda handle: self._listen(False), handle)
+            self._soon(self._listen, False)
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -552,21 +554,11 @@ class _Watch:
     def _listen(self, listening: bool) -> None:
         if listening == self._listening or self.loop.is_closed() or not self._is_at_home():
             return
-        if not listening:
-            self._listening = False
+        self._listening = listening
+        if listening:
+            self.loop.add_reader(self._fd, self._wake)
+        else:
             self.loop.remove_reader(self._fd)
-            return
-        port = self._port()
-        # The descriptor is the port's as long as somebody has the handle.
-        handle = None if port is None else port._handle
-        if handle is None:
-            # It has gone, and those who waited were told.
-            return
-        self._listening = True
-        self.loop.add_reader(self._fd, self._wake)
-        if port._handle is None:
-            # In another thread, which has not seen the above.
-            self._listen(False)
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
@@ -731,11 +723,12 @@ class Port:
             status = self._call(_with_bytes, data, lambda at, length: _lib.post_with_ports(
                 self._live(), at, length, listed, len(handles), 0))
         finally:
-            for port in ports:
-                if status == _OK:
-                    port._leave(None)
-                else:
-                    port._called()
+            try:
+                _see_to(ports, status)
+            except BaseException:
+                # By a signal handler, and others wait.
+                _see_to(ports, status)
+                raise
         return status
 
     def _posted(self, status: int) -> bool | None:
@@ -817,11 +810,15 @@ class Port:
 
     def close(self) -> None:
         """Ends the channel for both ends, and gives back this one's descriptors. Whoever waits here is told Closed."""
-        if self._handle is not None:
-            handle = self._handle
+        handle, ended = self._handle, CloseReason.CLOSED_HERE
+        if handle is None:
+            return
+        try:
             # By a call at whose end a signal handler has raised it may have moved.
             has_moved = _lib.port_close(handle) == Status.DETACHED
-            self._leave(None if has_moved else self._reason(handle) or CloseReason.CLOSED_HERE)
+            ended = None if has_moved else self._reason(handle) or ended
+        finally:
+            self._leave(ended)
 
     def __enter__(self) -> Port:
         return self
@@ -855,10 +852,13 @@ class Port:
         _check(status)
 
     def _leave(self, ended: CloseReason | None) -> None:
-        handle, watch, self._handle, self._watch, self._ended = self._handle, self._watch, None, None, ended
-        self._tell_all()
-        if watch is not None and handle is not None:
-            watch.leave(handle)
+        watch, self._handle, self._watch, self._ended = self._watch, None, None, ended
+        try:
+            self._tell_all(watch)
+        except BaseException:
+            # By a signal handler, and others wait.
+            self._tell_all(watch)
+            raise
 
     # Waiting.
 
@@ -911,29 +911,40 @@ class Port:
         """The same, and raises if it has failed."""
         self._verify(self._call(function, *arguments))
 
-    def _tell_all(self) -> None:
+    def _tell_all(self, leaves: _Watch | None = None) -> None:
         for bell in list(self._sleepers):
             bell.ring()
-        if self._watch is not None:
+        if leaves is not None:
+            leaves.leave()
+        elif self._watch is not None:
             self._watch.tell()
 
     def _arm_for_all(self) -> int:
         """Arms for all who wait here and were not told since. If it is there for one of them, all are told."""
-        handle, watch = self._handle, self._watch
-        wanted = [wanted for bell, wanted in list(self._sleepers.items()) if not bell.told]
-        wanted += watch.wanted() if watch is not None else []
-        if handle is None or not wanted:
-            return _OK
-        interest = functools.reduce(operator.or_, (interest for interest, _ in wanted))
-        if interest & Interest.TRANSFER:
-            # The library knows one or the other. Where ports can be posted, there is room as well.
-            interest &= ~Interest.ROOM
-        status = _lib.port_arm(handle, interest, max(length for _, length in wanted))
-        if status != _NOT_YET:
-            self._tell_all()
-        elif watch is not None:
+        while True:
+            handle, wanted = self._handle, self._wanted()
+            if handle is None or not wanted:
+                return _OK
+            interest = functools.reduce(operator.or_, (interest for interest, _ in wanted))
+            if interest & Interest.TRANSFER:
+                # The library knows one or the other. Where ports can be posted, there is room as well.
+                interest &= ~Interest.ROOM
+            status = _lib.port_arm(handle, interest, max(length for _, length in wanted))
+            if status != _NOT_YET:
+                self._tell_all()
+                return status
+            # Another thread may have begun to wait meanwhile, and armed for more before this one did.
+            if self._wanted() == wanted:
+                break
+        watch = self._watch
+        if watch is not None:
             watch.listen()
         return status
+
+    def _wanted(self) -> list[tuple[Interest, int]]:
+        watch = self._watch
+        wanted = [wanted for bell, wanted in list(self._sleepers.items()) if not bell.told]
+        return wanted + (watch.wanted() if watch is not None else [])
 
     def _sleep(self, interest: Interest, length: int, deadline: float) -> bool:
         """Until it may be there; False when the time is over."""
@@ -1024,10 +1035,12 @@ class Port:
             status = _lib.port_receive(fd, 0, byref(handle))
             if status == Status.CLOSED:
                 raise _closed(str(_error(status)), CloseReason.CLOSED_BY_PEER)
-            # Or somebody else was quicker.
             if status != _NOT_YET:
                 _check(status)
                 return cls(handle)
+            # Somebody else was quicker, maybe again and again.
+            if time.monotonic() >= deadline:
+                raise TimeoutError("nothing came")
 
     def __reduce__(self) -> Any:
         raise TypeError("a port is pickled by multiprocessing only, which moves it, and one of a subclass not even so")
@@ -1089,6 +1102,10 @@ class _Open(_Single):
                 return handle
         raise _error(Status.BUSY, "a reservation or a batch is open on this port")
 
+    def _check_open(self) -> None:
+        if self.__del__ is bool:
+            raise _error(Status.INVALID, "nothing is open here any more")
+
     def _end(self) -> None:
         """Gives up what this has opened, if it is open still."""
         self.__del__()
@@ -1101,6 +1118,15 @@ def _give_up(port: Port, handle: c_void_p, token: object) -> None:
             _lib.abort(handle)
         finally:
             port._open.pop(None, None)
+
+
+def _see_to(ports: Sequence[Port], status: int | None) -> None:
+    """Ports of a list, after it was posted or not."""
+    for port in ports:
+        if status == _OK:
+            port._leave(None)
+        else:
+            port._called()
 
 
 class Reservation(_Open):
@@ -1135,6 +1161,7 @@ class Reservation(_Open):
         return loan.view()
 
     def __exit__(self, kind: Any, *_: Any) -> None:
+        self._check_open()
         try:
             if kind is None:
                 self._loan.end()
@@ -1154,9 +1181,10 @@ class Batching(_Open):
         except BaseException:
             self._end()
             raise
-        return Batch(self._port)
+        return Batch(self._port, self._port._open.get(None))
 
     def __exit__(self, kind: Any, *_: Any) -> None:
+        self._check_open()
         try:
             if kind is None:
                 self._port._do(_lib.batch_publish, self._handle, None)
@@ -1166,14 +1194,17 @@ class Batching(_Open):
 
 class Batch:
     """The batch that is open on a port."""
-    __slots__ = ("_port",)
+    __slots__ = ("_port", "_token")
 
-    def __init__(self, port: Port) -> None:
-        self._port = port
+    def __init__(self, port: Port, token: object) -> None:
+        self._port, self._token = port, token
 
     def post(self, data: Any) -> None:
         """Adds a message. Full if there is no room beside the rest: that can be posted, and another batch be begun."""
         port = self._port
+        port._live()
+        if port._open.get(None) is not self._token:
+            raise _error(Status.INVALID, "the batch has ended")
         port._do(_with_bytes, data, lambda at, length: _lib.batch_post(port._live(), at, length))
 
 

@@ -128,9 +128,13 @@ def descriptors():
 
 
 def is_asleep(pid, tid=None):
-    """Whether the thread waits in the kernel."""
-    with open(f"/proc/{pid}/task/{tid or pid}/stat") as stat:
-        return stat.read().rsplit(")", 1)[1].split()[0] == "S"
+    """Whether the thread waits in the kernel, and not just for the interpreter's lock, which it could have meanwhile."""
+    for _ in range(5):
+        with open(f"/proc/{pid}/task/{tid or pid}/stat") as stat:
+            if stat.read().rsplit(")", 1)[1].split()[0] != "S":
+                return False
+        time.sleep(0)
+    return True
 
 
 def wait_until(condition):
@@ -501,6 +505,21 @@ class Reserving(Case):
         with one.reserve(8):
             pass
         self.assertEqual(one.stats().messages_posted, 2)
+
+    def test_who_has_ended_does_not_meddle_with_the_next(self):
+        one, two = channel()
+        with one.reserve(1) as room:
+            room[:] = b"1"
+        late = one.reserve(1)
+        with late:
+            pass
+        with one.batch() as ended:
+            pass
+        with one.batch() as batch:
+            batch.post(b"2")
+            self.assertRefused(Status.INVALID, late.__exit__, None, None, None)
+            self.assertRefused(Status.INVALID, ended.post, b"no")
+        self.assertEqual([bytes(message)[:1] for message in iter(two.try_recv, None)][::2], [b"1", b"2"])
 
     def test_what_is_left_of_one_does_not_write_into_others(self):
         one, two = channel()
@@ -1009,6 +1028,37 @@ class Interrupted(Case):
                     one.try_post(bytes(200))
                 self.assertEqual(one._sleepers, {}, step)
 
+    def test_who_waits_is_told(self):
+        carrier, end = channel()
+
+        def waiting():
+            one, two = channel()
+            one.wait_strategy = WaitStrategy.BLOCK
+            told = []
+
+            def wait():
+                try:
+                    one.recv(BOUND)
+                except (Closed, ringport.Detached) as error:
+                    told.append(error)
+
+            thread = threading.Thread(target=wait)
+            thread.start()
+            wait_until(lambda: is_asleep(os.getpid(), thread.native_id))
+            return one, two, thread, told
+
+        for leave in (lambda port: port.close(), lambda port: carrier.try_post(b"", [port])):
+            one, two, thread, told = waiting()
+            for step in self.steps(lambda: leave(one)):
+                one.close()
+                thread.join(SOON)
+                self.assertEqual(len(told), 1, step)
+                while end.try_recv() is not None:
+                    pass
+                one, two, thread, told = waiting()
+            one.close()
+            thread.join()
+
     def test_ports_come_and_go(self):
         one, two = channel()
 
@@ -1507,8 +1557,8 @@ class Tasks(Case):
         self.assertFalse(task.done())
         return task
 
-    def assertUnwatched(self, loop, fd):
-        self.assertFalse(loop.remove_reader(fd), "the loop still watches the port")
+    def assertUnwatched(self, loop, port):
+        self.assertFalse(loop.remove_reader(port._watch._fd), "the loop still watches the port")
 
     def test_messages_come_and_go(self):
         async def talk():
@@ -1517,8 +1567,7 @@ class Tasks(Case):
                 await port.post_async(b"%d" % number)
                 with await port.recv_async() as message:
                     self.assertEqual(bytes(message), b"%d" % number)
-            fd = port.fileno()
-            self.assertUnwatched(asyncio.get_running_loop(), fd)
+            self.assertUnwatched(asyncio.get_running_loop(), port)
             port.close()
             self.ended(child)
         self.run_bounded(talk())
@@ -1551,7 +1600,7 @@ class Tasks(Case):
             task.cancel()
             with self.assertRaises(asyncio.CancelledError):
                 await task
-            self.assertUnwatched(loop, two.fileno())
+            self.assertUnwatched(loop, two)
             one.post(b"first")
             self.assertEqual(bytes(await two.recv_async()), b"first")
             # Woken, and cancelled before it could look.
@@ -1565,7 +1614,7 @@ class Tasks(Case):
             if isinstance(got[0], asyncio.CancelledError):
                 got = [await two.recv_async()]
             self.assertEqual(bytes(got[0]), b"second")
-            self.assertUnwatched(loop, two.fileno())
+            self.assertUnwatched(loop, two)
         self.run_bounded(talk())
 
     def test_a_cancelled_post_has_posted_nothing_and_keeps_its_ports(self):
@@ -1577,7 +1626,7 @@ class Tasks(Case):
             task.cancel()
             with self.assertRaises(asyncio.CancelledError):
                 await task
-            self.assertUnwatched(asyncio.get_running_loop(), one.fileno())
+            self.assertUnwatched(asyncio.get_running_loop(), one)
             gift.post(b"still here")
             self.assertEqual(bytes(friend.recv()), b"still here")
             self.assertEqual(sum(1 for _ in iter(two.try_recv, None)), count)
@@ -1878,14 +1927,38 @@ class Tasks(Case):
             task = await self.waiting(one.recv_async())
             one.close()
             two.close()
-            # Its four are those that have just become free, and the next is the port's own.
+            # Its four are among those that have just become free.
             other, peer = channel()
-            self.assertEqual(other.fileno(), fd)
+            self.assertIn(fd, (other.fileno(), peer.fileno()))
             reading = await self.waiting(other.recv_async())
             with self.assertRaises(Closed):
                 await task
             peer.post(b"hello")
             self.assertEqual(bytes(await reading), b"hello")
+
+        self.run_bounded(main())
+
+    def test_a_port_that_another_thread_has_moved_leaves_its_number_to_others(self):
+        async def main():
+            one, two = channel()
+            carrier, end = channel()
+            loop, number, read = asyncio.get_running_loop(), one.fileno(), []
+            task = await self.waiting(one.recv_async())
+            mover = threading.Thread(target=carrier.post, args=(b"", [one]))
+            mover.start()
+            mover.join()
+            near, far = socket.socketpair()
+            with near, far:
+                os.dup2(near.fileno(), number)
+                loop.add_reader(number, lambda: read.append(os.read(number, 10)))
+                with self.assertRaises(ringport.Detached):
+                    await task
+                far.send(b"data")
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                self.assertEqual(read, [b"data"])
+                loop.remove_reader(number)
+                os.close(number)
 
         self.run_bounded(main())
 

@@ -116,7 +116,7 @@ pub unsafe extern "C" fn ringport_port_send(
 ///
 /// Answers RINGPORT_NOT_YET; RINGPORT_NOT_A_PORT when something else comes next; RINGPORT_CLOSED when the socket's other end is
 /// closed, which one for datagrams does not tell; RINGPORT_INVALID; RINGPORT_SYSTEM as for ringport_port_send. Nothing was read
-/// from the socket then.
+/// from the socket then. Several may receive from one socket, each port going to one of them, if nothing but ports comes there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringport_port_receive(
     socket: c_int,

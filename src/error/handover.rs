@@ -4,7 +4,7 @@ use super::{ImportFault, SystemError};
 use std::error::Error;
 use std::{fmt, io};
 
-/// No port was received over a socket. Nothing was read from it.
+/// No port was received over a socket. Nothing was read from it, if nobody else reads there.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReceiveOverError {
