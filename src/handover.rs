@@ -241,7 +241,7 @@ fn look(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Peeked, Errno> {
         peeked => peeked,
     };
     match option(&socket, libc::SO_PEEK_OFF) {
-        Some(offset) if offset >= 0 => {
+        Ok(offset) if offset >= 0 => {
             set_option(&socket, libc::SO_PEEK_OFF, &-1);
             let peeked = peek();
             set_option(&socket, libc::SO_PEEK_OFF, &offset);

@@ -19,19 +19,7 @@ pub(crate) fn inode_of(socket: &OwnedFd) -> Result<u64, SystemError> {
 
 /// The family of a socket; `ENOTSOCK` if it is none.
 fn family_of(descriptor: &impl AsRawFd) -> Result<libc::c_int, Errno> {
-    let mut family: libc::c_int = 0;
-    let mut len = size_of_val(&family) as libc::socklen_t;
-    // SAFETY: the kernel writes one `int` at most, as `len` says.
-    let asked = unsafe {
-        libc::getsockopt(
-            descriptor.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DOMAIN,
-            (&raw mut family).cast(),
-            &mut len,
-        )
-    };
-    Errno::result(asked).map(|_| family)
+    option(descriptor, libc::SO_DOMAIN)
 }
 
 /// Whether it can carry descriptors.
@@ -95,21 +83,21 @@ pub(crate) fn keep_in_line(socket: &impl AsRawFd) {
     set_option(socket, libc::SO_OOBINLINE, &1);
 }
 
-/// What an option of the socket is, a number; `None` if the kernel does not know it.
-pub(crate) fn option(socket: &impl AsRawFd, option: libc::c_int) -> Option<libc::c_int> {
+/// What an option of the socket is, a number.
+pub(crate) fn option(socket: &impl AsRawFd, option: libc::c_int) -> Result<libc::c_int, Errno> {
     let mut value: libc::c_int = 0;
     let mut len = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the pointers are to a live value of the length given, and to that.
-    let got = unsafe {
+    // SAFETY: the kernel writes one `int` at most, as `len` says.
+    let asked = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
             option,
-            ptr::from_mut(&mut value).cast(),
+            (&raw mut value).cast(),
             &mut len,
         )
     };
-    (got == 0).then_some(value)
+    Errno::result(asked).map(|_| value)
 }
 
 pub(crate) fn set_option<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) {
