@@ -99,35 +99,32 @@ fn read_with_descriptors(
 /// Looks at the bytes at the front of the queue up to the first that has descriptors. Says how many, and
 /// whether the last of them has.
 pub(crate) fn peek_bytes(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, bool), Errno> {
-    let mut data = libc::iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: bytes.len(),
-    };
-    let mut message = message(&mut data);
-    let len = receive(socket, &mut message, libc::MSG_PEEK)?;
-    Ok((len, message.msg_flags & libc::MSG_CTRUNC != 0))
+    read_bytes(socket, bytes, libc::MSG_PEEK)
 }
 
 /// The byte that was sent out of band, if one waits. It stays there.
 pub(crate) fn out_of_band(socket: BorrowedFd<'_>) -> Option<u8> {
     let mut byte = [0];
-    let mut data = libc::iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: byte.len(),
-    };
-    let mut message = message(&mut data);
-    let looked = receive(socket, &mut message, libc::MSG_OOB | libc::MSG_PEEK);
-    (looked == Ok(1)).then_some(byte[0])
+    let looked = read_bytes(socket, &mut byte, libc::MSG_OOB | libc::MSG_PEEK);
+    matches!(looked, Ok((1, _))).then_some(byte[0])
 }
 
 /// Reads bytes, and says how many, and whether descriptors came with them; those the kernel has closed.
 pub(crate) fn read_past(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<(usize, bool), Errno> {
+    read_bytes(socket, bytes, 0)
+}
+
+fn read_bytes(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    flags: libc::c_int,
+) -> Result<(usize, bool), Errno> {
     let mut data = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),
     };
     let mut message = message(&mut data);
-    let len = receive(socket, &mut message, 0)?;
+    let len = receive(socket, &mut message, flags)?;
     Ok((len, message.msg_flags & libc::MSG_CTRUNC != 0))
 }
 

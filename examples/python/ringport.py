@@ -724,12 +724,21 @@ class Port:
                 self._live(), at, length, listed, len(handles), 0))
         finally:
             try:
-                _see_to(ports, status)
+                self._see_to(ports, status)
             except BaseException:
                 # By a signal handler, and others wait.
-                _see_to(ports, status)
+                self._see_to(ports, status)
                 raise
         return status
+
+    @staticmethod
+    def _see_to(ports: Sequence[Port], status: int | None) -> None:
+        """Ports of a list, after it was posted or not."""
+        for port in ports:
+            if status == _OK:
+                port._leave(None)
+            else:
+                port._called()
 
     def _posted(self, status: int) -> bool | None:
         if status in _NO_ROOM:
@@ -1118,15 +1127,6 @@ def _give_up(port: Port, handle: c_void_p, token: object) -> None:
             _lib.abort(handle)
         finally:
             port._open.pop(None, None)
-
-
-def _see_to(ports: Sequence[Port], status: int | None) -> None:
-    """Ports of a list, after it was posted or not."""
-    for port in ports:
-        if status == _OK:
-            port._leave(None)
-        else:
-            port._called()
 
 
 class Reservation(_Open):
